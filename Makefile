@@ -1,0 +1,61 @@
+# What a contributor and CI call. `make` alone lists the targets. Needs Python 3.11 or later, and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types check bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo-installed ## Train, stream and predict on this machine; no broker to install
+	@$(BIN)/stream-fp demo
+
+test: $(VENV)/.dev-installed ## Run all tests; those that need a broker find or start one
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev-installed ## Check style, format and the layers between modules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.dev-installed ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+check: ## Everything that CI checks: lint, types, test
+	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory types
+	@$(MAKE) --no-print-directory test
+
+bench: $(VENV)/.demo-installed ## Measure the engine's speed
+	@$(BIN)/python benchmarks/engine.py
+
+clean: ## Delete what these targets made: environment, caches, fetched jars
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is missing (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "Creating $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+# What is installed is recorded by a stamp, so that it happens again only when pyproject.toml changes.
+$(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
+	@echo "Installing stream-fp and what the demo needs into $(VENV) (once) ..."
+	@$(PIP) install --editable '.[demo]'
+	@touch $@
+
+# The development tools include all that the demo needs, hence both stamps.
+$(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
+	@echo "Installing stream-fp and the development tools into $(VENV) (once) ..."
+	@$(PIP) install --editable '.[dev]'
+	@touch $@ $(VENV)/.demo-installed

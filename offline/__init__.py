@@ -1,0 +1,1 @@
+"""Everything that is learned before the service starts: training, simulation, the demo."""

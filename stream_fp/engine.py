@@ -1,0 +1,462 @@
+"""The engine: records of one partition in, outcomes out.
+
+Synchronous and deterministic, without I/O, clock or Kafka types; live consumption, replay and training drive this
+same class. Its state is a function of the records it was given since the low offset and of the watermark there, which
+is what makes the input topic its changelog: feed it the records from `low_offset` again and it is where it was.
+
+Time means event time. The watermark is the latest event time of any session of the partition; sessions close when it
+has passed their end and some grace, never because a wall clock moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts, choose_yardstick, resolve_facts
+from stream_fp.errors import RecordDecodeError, RecordError, RecordInvalidError
+from stream_fp.messages import Message, Record, decode_message
+from stream_fp.open_sessions import OpenSessions
+from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
+from stream_fp.phases import phase_of
+from stream_fp.predictor import Forecast
+from stream_fp.sessions import NO_REGIME, Session
+from stream_fp.times import MINUTE_US, SECOND_US, parse_timestamp_us, zone_of
+
+__all__ = ["Engine", "EngineSettings", "Forecaster"]
+
+_NEVER: Final = float("inf")
+_NOTHING: Final[tuple[Outcome, ...]] = ()
+#: Prices and intensities beyond these are no market data; within them no feature can leave the range of floats.
+MIN_PRICE: Final = 1e-9
+MAX_PRICE: Final = 1e12
+MAX_INTENSITY: Final = 1e9
+#: Long enough for any instrument and venue in a session id, short enough for one file name.
+MAX_SESSION_ID_LENGTH: Final = 200
+#: An event without a readable time follows the one before it by this much where no time is known at all.
+_ORDER_STEP_US: Final = MINUTE_US
+#: Every 64th record's decoding is timed: enough for a histogram, too few to be felt.
+_TIMED_DECODE_MASK: Final = 63
+
+
+class Forecaster(Protocol):
+    """Makes something of a session that has just crossed a checkpoint."""
+
+    def forecast(self, session: Session, checkpoint_pct: float) -> Forecast | None:
+        """Return a forecast, or None where there is nothing to publish."""
+
+    def closed(self, session: Session, reason: str) -> None:
+        """Take note of a session that is over, with the events that it still holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """What the engine's behaviour depends on, beside the model.
+
+    Attributes
+    ----------
+    checkpoints_pct : tuple of float
+        Completions at which a session is predicted, ascending, each once.
+    completion : {"auto", "declared", "schedule", "count"}
+        How completion is measured.
+    min_events : int
+        A session with fewer events at a checkpoint gets no prediction there.
+    grace_us : int
+        How long after its end a session stays open for late events.
+    idle_timeout_us : int
+        How long a session without a known end may be silent before it is closed.
+    timezone : str
+        Of time stamps without an offset, where the session names none.
+    max_open_sessions, max_events_per_session, max_buffered_bytes, max_record_bytes : int
+        Bounds on memory; what lies beyond is ignored and counted (records too large become dead letters).
+    keep_events : bool
+        Hold the events of a session until it closes, for those who want to see the whole of it (training).
+    """
+
+    checkpoints_pct: tuple[float, ...] = (30.0,)
+    completion: CompletionPolicy = "auto"
+    min_events: int = 5
+    grace_us: int = 30 * MINUTE_US
+    idle_timeout_us: int = 6 * 60 * MINUTE_US
+    timezone: str = "UTC"
+    max_open_sessions: int = 1_000_000
+    max_events_per_session: int = 50_000
+    max_buffered_bytes: int = 2 * 2**30
+    max_record_bytes: int = 2**20
+    keep_events: bool = False
+
+
+class Engine:
+    """Follows the sessions of one input partition.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+        Asked at each checkpoint that a session with enough events crosses.
+    settings : EngineSettings
+    schedules : dict of str to Schedule
+        Usual window by session type.
+    typical_events : dict of str to float
+        Usual number of events by session type.
+    published_offset : int
+        Outcomes of records below this offset were published before: such records rebuild the state in silence.
+    watermark_us : int or None
+        Event-time watermark just before the first record that will come; None where there was none.
+    clock : callable, optional
+        Monotonic nanoseconds; only measures.
+    """
+
+    def __init__(
+        self,
+        forecaster: Forecaster,
+        settings: EngineSettings,
+        *,
+        schedules: dict[str, Schedule],
+        typical_events: dict[str, float],
+        published_offset: int = 0,
+        watermark_us: int | None = None,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._forecaster = forecaster
+        self._settings = settings
+        self._schedules = schedules
+        self._typical_events = typical_events
+        self._published_offset = published_offset
+        self._silent = published_offset > 0
+        self._watermark_us = watermark_us
+        self._clock = clock
+        self._n_checkpoints = len(settings.checkpoints_pct)
+        self._open = OpenSessions(grace_us=settings.grace_us, idle_timeout_us=settings.idle_timeout_us)
+        self.counts = Counts()
+        self.n_rebuilt = 0
+        self.position: int | None = None
+        self.decode_ns: list[int] = []
+
+    # ------------------------------------------------------------------------------------------------ what is known
+
+    @property
+    def n_open_sessions(self) -> int:
+        """Open sessions, those past their last checkpoint included."""
+        return len(self._open)
+
+    @property
+    def n_buffered_events(self) -> int:
+        """Events that the open sessions hold."""
+        return self._open.n_events
+
+    @property
+    def n_buffered_bytes(self) -> int:
+        """Memory that the open sessions take, reckoned from counts."""
+        return self._open.n_bytes
+
+    @property
+    def watermark_us(self) -> int | None:
+        """Latest event time so far, microseconds since 1970."""
+        return self._watermark_us
+
+    @property
+    def low_offset(self) -> tuple[int, int | None] | None:
+        """Offset to start from again and the watermark just before it; None before the first record.
+
+        The lowest offset that any open session needs, sessions past their last checkpoint included: started from any
+        later one, a late event could begin such a session anew.
+        """
+        oldest = self._open.oldest
+        if oldest is not None:
+            return oldest.first_offset, oldest.opened_at_watermark_us
+        return None if self.position is None else (self.position, self._watermark_us)
+
+    # ------------------------------------------------------------------------------------------------- what happens
+
+    def process(self, record: Record) -> Sequence[Outcome]:
+        """Take one record, in offset order; return what has to be published because of it."""
+        offset = record.offset
+        if self._silent and offset >= self._published_offset:
+            self._speak()
+        self.position = offset + 1
+        self.counts.consumed += 1
+        try:
+            return self._apply(record, self._decode(record))
+        except RecordError as error:
+            name = type(error).__name__
+            _count(self.counts.dead_lettered, name)
+            if self._silent:
+                return _NOTHING
+            return (DeadLetter(record=record, stage=error.stage, error_class=name, message=str(error)),)
+
+    def _decode(self, record: Record) -> Message:
+        value = record.value
+        if not value:
+            raise RecordDecodeError("expected a JSON message, got an empty value")
+        if len(value) > self._settings.max_record_bytes:
+            raise RecordDecodeError(
+                f"expected at most {self._settings.max_record_bytes} bytes (`max_record_bytes`), got {len(value)}"
+            )
+        if self._clock is None or record.offset & _TIMED_DECODE_MASK:
+            return decode_message(value)
+        started_ns = self._clock()
+        message = decode_message(value)
+        self.decode_ns.append(self._clock() - started_ns)
+        return message
+
+    def _apply(self, record: Record, message: Message) -> Sequence[Outcome]:
+        key = record.key
+        if not key:
+            raise RecordInvalidError("expected the session id as record key, got no key")
+        session = self._open.by_key.get(key)
+        if message.session_id is not None:
+            session_id = session.id if session is not None else _session_id(key)
+            if message.session_id != session_id:
+                raise RecordInvalidError(
+                    f"expected the session id of the record key, got {message.session_id[:64]!r} - at `$.session_id`"
+                )
+        if message.kind == "event":
+            return self._event(record, key, session, message)
+        if message.kind == "session_start":
+            return self._start(record, key, session, message)
+        if message.kind == "session_end":
+            return self._end(key, session, message)
+        raise RecordInvalidError(
+            f"expected `event`, `session_start` or `session_end`, got {message.kind[:64]!r} - at `$.kind`"
+        )
+
+    def close(self) -> None:
+        """Note the end of the records (replay, training): sessions still open are closed as unfinished."""
+        for key in list(self._open.by_key):
+            self._closed(self._open.remove(key), "input_ended")
+
+    def finish_partial(self, key: bytes) -> Forecast | None:
+        """Forecast the first checkpoint that a session has not reached, from the events it has.
+
+        For the library call, whose caller asks about a partial session just as it is.
+        """
+        session = self._open.by_key.get(key)
+        if session is None or len(session.times) < self._settings.min_events:
+            return None
+        if session.n_checkpoints_done >= self._n_checkpoints:
+            return None
+        return self._forecaster.forecast(session, self._settings.checkpoints_pct[session.n_checkpoints_done])
+
+    # ----------------------------------------------------------------------------------------------- the three kinds
+
+    def _event(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
+        event_type, price, stamp = _checked(message)
+        opened = session is None
+        if session is None:
+            session = self._new_session(key, record.offset, self._facts(_session_id(key), message))
+        time_us = parse_timestamp_us(stamp, session.zone, session.facts.day)
+        if time_us is not None and self._is_after_close(time_us, session):
+            # It neither belongs to the session nor may it move the watermark and so close other sessions.
+            return self._ignore("after_close")
+        if opened and not self._admit(key, session, time_us):
+            return self._ignore("open_sessions_cap")
+        if time_us is None:
+            time_us = self._untimed(session)
+        else:
+            self._timed(session, time_us)
+        session.event_time_us = time_us
+        session.n_events += 1
+        session.touched_us = self._watermark_us or 0
+        if session.touched_us >= self._open.next_deadline_us:
+            self._expire()
+        if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
+            return self._ignore("after_last_checkpoint")
+        if len(session.times) >= self._settings.max_events_per_session:
+            self._ignore("session_events_cap")
+        elif self._open.n_event_bytes >= self._settings.max_buffered_bytes:
+            self._ignore("buffered_bytes_cap")
+        else:
+            regime = NO_REGIME if message.htf_regime is None else message.htf_regime
+            session.append(time_us, price, message.intensity, phase_of(event_type) << 2 | regime)
+            self._open.n_events += 1
+            self.counts.applied += 1
+        if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
+            return self._cross(session, record, key)
+        return _NOTHING
+
+    def _start(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
+        facts = self._facts(session.id if session is not None else _session_id(key), message)
+        if session is None:
+            session = self._new_session(key, record.offset, facts)
+            if not self._admit(key, session, None):
+                return self._ignore("open_sessions_cap")
+        else:
+            session.facts = facts
+            session.zone = zone_of(facts.timezone)
+            self._measure(session)
+        session.touched_us = self._watermark_us or 0
+        self.counts.applied += 1
+        if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
+            return self._cross(session, record, key)
+        return _NOTHING
+
+    def _end(self, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
+        if session is None:
+            return self._ignore("end_of_unknown_session")
+        if message.timestamp is not None:
+            time_us = parse_timestamp_us(message.timestamp, session.zone, session.facts.day)
+            if time_us is not None and not self._is_after_close(time_us, session):
+                self._advance(time_us)
+        self.counts.applied += 1
+        self._closed(self._open.remove(key), "ended")
+        if (self._watermark_us or 0) >= self._open.next_deadline_us:
+            self._expire()
+        return _NOTHING
+
+    # --------------------------------------------------------------------------------------------------- in between
+
+    def _cross(self, session: Session, record: Record, key: bytes) -> Sequence[Outcome]:
+        outcomes: list[Outcome] = []
+        while session.n_checkpoints_done < self._n_checkpoints and (
+            session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us
+        ):
+            checkpoint_pct = self._settings.checkpoints_pct[session.n_checkpoints_done]
+            if len(session.times) < self._settings.min_events:
+                self._unpredicted("too_few_events")
+            elif not self._silent:
+                forecast = self._forecaster.forecast(session, checkpoint_pct)
+                if forecast is not None:
+                    self.counts.predictions += 1
+                    outcomes.append(
+                        Published(
+                            record=record,
+                            key=key,
+                            prediction=forecast.prediction,
+                            extraction_ns=forecast.extraction_ns,
+                            classification_ns=forecast.classification_ns,
+                        )
+                    )
+            session.n_checkpoints_done += 1
+            self._aim(session)
+        if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
+            self._open.release(session)
+        return outcomes
+
+    def _facts(self, session_id: str, message: Message) -> SessionFacts:
+        return resolve_facts(
+            session_id,
+            message.session_metadata,
+            schedules=self._schedules,
+            typical_events=self._typical_events,
+            default_timezone=self._settings.timezone,
+        )
+
+    def _new_session(self, key: bytes, offset: int, facts: SessionFacts) -> Session:
+        session = Session(_session_id(key), first_offset=offset, opened_at_watermark_us=self._watermark_us)
+        session.facts = facts
+        session.zone = zone_of(facts.timezone)
+        return session
+
+    def _admit(self, key: bytes, session: Session, first_us: int | None) -> bool:
+        if len(self._open) >= self._settings.max_open_sessions:
+            return False
+        self._measure(session)
+        session.touched_us = max(self._watermark_us or 0, first_us or 0)
+        self._open.add(key, session)
+        self.counts.sessions_opened += 1
+        return True
+
+    def _measure(self, session: Session) -> None:
+        session.yardstick = choose_yardstick(
+            session.facts, self._settings.completion, timed=not (session.all_untimed and session.n_untimed)
+        )
+        self._aim(session)
+
+    def _aim(self, session: Session) -> None:
+        if session.n_checkpoints_done < self._n_checkpoints:
+            checkpoint_pct = self._settings.checkpoints_pct[session.n_checkpoints_done]
+            session.trigger_n, session.trigger_us = session.yardstick.crossing(checkpoint_pct)
+        else:
+            session.trigger_n = session.trigger_us = _NEVER
+
+    def _is_after_close(self, time_us: int, session: Session) -> bool:
+        end_us = session.facts.end_us
+        return end_us is not None and time_us > end_us + self._settings.grace_us
+
+    def _advance(self, time_us: int) -> None:
+        if self._watermark_us is None or time_us > self._watermark_us:
+            self._watermark_us = time_us
+
+    def _timed(self, session: Session, time_us: int) -> None:
+        if time_us > session.latest_us:
+            first_readable = session.all_untimed and session.n_untimed
+            session.latest_us = time_us
+            if first_readable:
+                self._measure(session)
+        self._advance(time_us)
+
+    def _untimed(self, session: Session) -> int:
+        """Give an event without a readable time its place in the order of arrival."""
+        session.n_untimed += 1
+        if session.n_untimed == 1 and session.all_untimed:
+            self._measure(session)
+        if session.n_events:
+            step = _ORDER_STEP_US if session.all_untimed else 0
+            return session.event_time_us + step
+        return session.facts.start_us or self._watermark_us or SECOND_US
+
+    def _expire(self) -> None:
+        for session in self._open.expire(self._watermark_us or 0):
+            self._closed(session, "expired")
+
+    def _closed(self, session: Session, reason: str) -> None:
+        for _ in range(session.n_checkpoints_done, self._n_checkpoints):
+            known = session.yardstick.method != "unknown"
+            self._unpredicted("closed_before_checkpoint" if known else "completion_unknown")
+        _count(self.counts.sessions_closed, reason)
+        self._forecaster.closed(session, reason)
+        self._open.release(session)
+
+    # ---------------------------------------------------------------------------------------------------- accounting
+
+    def _speak(self) -> None:
+        """End the silent rebuilding; from here on records count and outcomes are published."""
+        self._silent = False
+        self.n_rebuilt += self.counts.consumed
+        self.counts = Counts()
+
+    def _ignore(self, reason: str) -> Sequence[Outcome]:
+        _count(self.counts.ignored, reason)
+        return _NOTHING
+
+    def _unpredicted(self, reason: str) -> None:
+        _count(self.counts.unpredicted, reason)
+
+
+def _count(counter: dict[str, int], name: str) -> None:
+    counter[name] = counter.get(name, 0) + 1
+
+
+def _session_id(key: bytes) -> str:
+    try:
+        session_id = key.decode()
+    except UnicodeDecodeError as error:
+        raise RecordInvalidError(f"expected the session id in UTF-8 as record key, got {key[:32]!r}") from error
+    if len(session_id) > MAX_SESSION_ID_LENGTH or not session_id.isprintable():
+        raise RecordInvalidError(
+            f"expected a session id of at most {MAX_SESSION_ID_LENGTH} printable characters, "
+            f"got {len(session_id)}: {session_id[:64]!r}"
+        )
+    return session_id
+
+
+def _checked(message: Message) -> tuple[str, float | None, str | float]:
+    """Return event type, price and time stamp of an event whose fields are all there and within bounds."""
+    event_type, price, stamp, intensity = message.event_type, message.price, message.timestamp, message.intensity
+    if event_type is None or price is msgspec.UNSET or stamp is None:
+        absent = [name for name in ("timestamp", "event_type") if getattr(message, name) is None]
+        absent += ["price"] if price is msgspec.UNSET else []
+        raise RecordInvalidError(f"expected an event with `{'`, `'.join(absent)}`, got one without - at `$`")
+    if price is not None and not MIN_PRICE <= price <= MAX_PRICE:
+        raise RecordInvalidError(
+            f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}] or null, got {price:g} - at `$.price`"
+        )
+    if intensity is not None and not -MAX_INTENSITY <= intensity <= MAX_INTENSITY:
+        raise RecordInvalidError(
+            f"expected an intensity in [-{MAX_INTENSITY:g}, {MAX_INTENSITY:g}] or null, got {intensity:g} "
+            "- at `$.intensity`"
+        )
+    return event_type, price, stamp

@@ -1,0 +1,252 @@
+"""The 30 features of a session or of the part of it seen so far.
+
+Pure: `Columns` in, vector out. Each feature is declared once, in `FEATURES`, with its definition, unit and range, and
+computed once, in `extract`. They use the five event fields and the start of the session, nothing else; every one is
+defined on a prefix, bounded by the events in it and finite for every legal input.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_fp.phases import N_PHASES, PHASES, UNKNOWN
+from stream_fp.sessions import NO_REGIME, Columns
+
+__all__ = ["FEATURES", "FEATURE_NAMES", "N_FEATURES", "SCHEMA_VERSION", "Feature", "extract"]
+
+#: Changes whenever a definition below does; artifacts of another schema are refused.
+SCHEMA_VERSION: Final = 1
+
+Group = Literal["phase", "regime", "range_tempo", "timing", "distribution"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Definition of one feature."""
+
+    name: str
+    group: Group
+    unit: str
+    low: float
+    high: float
+    definition: str
+
+
+_INF: Final = math.inf
+FEATURES: Final[tuple[Feature, ...]] = (
+    *(
+        Feature(f"{phase}_rate", "phase", "per 100 events", 0, 100, f"events of phase {phase} in 100 events")
+        for phase in PHASES
+    ),
+    *(
+        Feature(f"htf_regime_{r}_share", "regime", "1", 0, 1, f"share of regime {r} among the events that name one")
+        for r in range(NO_REGIME)
+    ),
+    Feature("range_pct", "range_tempo", "% of first price", 0, _INF, "highest minus lowest price"),
+    Feature("net_move_pct", "range_tempo", "% (log)", -_INF, _INF, "log of last over first price, times 100"),
+    Feature("path_efficiency", "range_tempo", "1", 0, 1, "net move over the path, both as absolute log price moves"),
+    Feature("close_position", "range_tempo", "1", 0, 1, "last price between lowest (0) and highest (1); 0.5 if flat"),
+    Feature("step_asymmetry", "range_tempo", "1", -1, 1, "sum of cubed price steps over the sum of their sizes"),
+    Feature("events_per_hour", "range_tempo", "1/h", 0, _INF, "events over the time from start to latest event"),
+    Feature("mean_intensity", "range_tempo", "as the events'", -_INF, _INF, "mean of the intensities that are known"),
+    Feature("late_range_share", "range_tempo", "1", 0, 1, "share of the range made in the second half of the time"),
+    Feature("elapsed_min", "timing", "min", 0, _INF, "time from the session's start to its latest event"),
+    Feature("median_gap_min", "timing", "min", 0, _INF, "median time between events"),
+    Feature("gap_cv", "timing", "1", 0, _INF, "standard deviation over mean of the time between events"),
+    Feature("longest_gap_share", "timing", "1", 0, 1, "longest time between events over the time from first to last"),
+    Feature("time_centroid", "timing", "1", 0, 1, "mean event time between start (0) and latest event (1)"),
+    Feature("high_time_share", "timing", "1", 0, 1, "time of the highest price between start and latest event"),
+    Feature("low_time_share", "timing", "1", 0, 1, "time of the lowest price between start and latest event"),
+    Feature("recent_tempo", "timing", "1", 0, 1, "share of the events in the last quarter of the time"),
+    Feature("phase_entropy", "distribution", "1", 0, 1, "entropy of the phases (unknown is one) over its maximum"),
+    Feature("phase_switch_share", "distribution", "1", 0, 1, "share of events whose phase differs from the one before"),
+    Feature("longest_run_share", "distribution", "1", 0, 1, "longest run of events of one phase over all events"),
+    Feature("intensity_cv", "distribution", "1", 0, _INF, "standard deviation over mean size of the intensities"),
+    Feature("intensity_trend", "distribution", "1", -1, 1, "correlation of intensity with event order"),
+)  # fmt: skip
+
+FEATURE_NAMES: Final = tuple(feature.name for feature in FEATURES)
+N_FEATURES: Final = len(FEATURE_NAMES)
+
+_MINUTE_US: Final = 60e6
+_N_KINDS: Final = N_PHASES + 1
+_MAX_ENTROPY: Final = math.log(_N_KINDS)
+
+
+def extract(columns: Columns) -> npt.NDArray[np.float64]:
+    """Compute the features of the events in `columns`.
+
+    Parameters
+    ----------
+    columns : Columns
+        At least one event; order does not matter, events of the same time keep their order of arrival.
+
+    Returns
+    -------
+    ndarray of shape (30,), float64
+        In the order of `FEATURE_NAMES`, all finite.
+
+    Raises
+    ------
+    ValueError
+        When there is no event.
+    """
+    n = len(columns.times_us)
+    if n == 0:
+        msg = "expected at least one event, got none"
+        raise ValueError(msg)
+    times_us, prices, intensities, codes = (
+        columns.times_us,
+        columns.prices,
+        columns.intensities,
+        columns.codes,
+    )
+    if n > 1 and (times_us[1:] < times_us[:-1]).any():
+        order = np.argsort(times_us, kind="stable")
+        times_us, prices, intensities, codes = (
+            times_us[order],
+            prices[order],
+            intensities[order],
+            codes[order],
+        )
+    # Microseconds since 1970 lose precision as float64 only after the origin has been taken off.
+    origin_us = min(columns.start_us, int(times_us[0]))
+    minutes = (times_us - origin_us) / _MINUTE_US
+    elapsed = float(minutes[-1])
+    phases, regimes = np.right_shift(codes, 2, dtype=np.uint8), np.bitwise_and(codes, 3, dtype=np.uint8)
+
+    vector = np.empty(N_FEATURES)
+    vector[0:9] = _composition(phases, regimes, n)
+    vector[9:17] = _range_tempo(minutes, prices, intensities, elapsed, n)
+    vector[17:25] = _timing(minutes, prices, elapsed, n)
+    vector[25:30] = _distribution(phases, intensities, n)
+    return vector
+
+
+def _composition(phases: npt.NDArray[np.uint8], regimes: npt.NDArray[np.uint8], n: int) -> list[float]:
+    phase_counts = np.bincount(phases, minlength=_N_KINDS).tolist()
+    regime_counts = np.bincount(regimes, minlength=NO_REGIME + 1).tolist()
+    n_known = n - regime_counts[NO_REGIME]
+    return [
+        *(100.0 * count / n for count in phase_counts[:UNKNOWN]),
+        *(count / n_known if n_known else 0.0 for count in regime_counts[:NO_REGIME]),
+    ]
+
+
+def _range_tempo(
+    minutes: npt.NDArray[np.float64],
+    prices: npt.NDArray[np.float64],
+    intensities: npt.NDArray[np.float64],
+    elapsed: float,
+    n: int,
+) -> list[float]:
+    per_hour = 60.0 * n / elapsed if elapsed > 0 else 0.0
+    known = intensities[intensities == intensities]  # noqa: PLR0124 - the fastest test for NaN
+    mean_intensity = float(known.sum()) / len(known) if len(known) else 0.0
+
+    priced = prices == prices  # noqa: PLR0124
+    p = prices if priced.all() else prices[priced]
+    if len(p) < 2:
+        return [0.0, 0.0, 0.0, 0.5, 0.0, per_hour, mean_intensity, 0.0]
+    t = minutes if p is prices else minutes[priced]
+    high, low, first, last = float(p.max()), float(p.min()), float(p[0]), float(p[-1])
+    span = high - low
+    if span <= 0:
+        return [0.0, 0.0, 0.0, 0.5, 0.0, per_hour, mean_intensity, 0.0]
+    logs = np.log(p)
+    steps = logs[1:] - logs[:-1]
+    sizes = np.abs(steps)
+    path, largest = float(sizes.sum()), float(sizes.max())
+    if largest <= 0:  # a span below the resolution of logarithms
+        return [0.0, 0.0, 0.0, 0.5, 0.0, per_hour, mean_intensity, 0.0]
+    net = float(logs[-1] - logs[0])
+    # Relative to the largest step, so that neither tiny nor huge moves leave the range of floats when cubed.
+    scaled = steps / largest
+    cubes = scaled * scaled * scaled
+    asymmetry = float(cubes.sum() / np.abs(cubes).sum())
+    n_early = int(np.searchsorted(t, elapsed / 2, side="right"))
+    early_span = float(p[:n_early].max() - p[:n_early].min()) if n_early else 0.0
+    return [
+        100.0 * span / first,
+        100.0 * net,
+        min(1.0, abs(net) / path),
+        (last - low) / span,
+        asymmetry,
+        per_hour,
+        mean_intensity,
+        1.0 - early_span / span,
+    ]
+
+
+def _timing(minutes: npt.NDArray[np.float64], prices: npt.NDArray[np.float64], elapsed: float, n: int) -> list[float]:
+    if elapsed <= 0:
+        return [0.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.0]
+    high_time, low_time = _times_of_extremes(minutes, prices, elapsed)
+    centroid = float(minutes.sum()) / (n * elapsed)
+    recent = (n - int(np.searchsorted(minutes, 0.75 * elapsed, side="left"))) / n
+    median_gap = gap_cv = longest_share = 0.0
+    active = elapsed - float(minutes[0])
+    if n > 1 and active > 0:
+        gaps = minutes[1:] - minutes[:-1]
+        mean_gap = active / (n - 1)
+        gaps.sort()
+        middle = (n - 1) // 2
+        median_gap = float(gaps[middle]) if n % 2 == 0 else float(gaps[middle - 1] + gaps[middle]) / 2
+        variance = float(gaps @ gaps) / (n - 1) - mean_gap * mean_gap
+        gap_cv = math.sqrt(max(0.0, variance)) / mean_gap
+        longest_share = min(1.0, float(gaps[-1]) / active)
+    return [elapsed, median_gap, gap_cv, longest_share, min(1.0, centroid), high_time, low_time, recent]
+
+
+def _times_of_extremes(
+    minutes: npt.NDArray[np.float64], prices: npt.NDArray[np.float64], elapsed: float
+) -> tuple[float, float]:
+    priced = prices == prices  # noqa: PLR0124
+    if not priced.any():
+        return 0.5, 0.5
+    high = int(np.where(priced, prices, -_INF).argmax())
+    low = int(np.where(priced, prices, _INF).argmin())
+    return float(minutes[high]) / elapsed, float(minutes[low]) / elapsed
+
+
+def _distribution(phases: npt.NDArray[np.uint8], intensities: npt.NDArray[np.float64], n: int) -> list[float]:
+    entropy = 0.0
+    for count in np.bincount(phases).tolist():
+        if count:
+            entropy -= count / n * math.log(count / n)
+    switches = np.flatnonzero(phases[1:] != phases[:-1])
+    if len(switches):
+        longest_run = max(int(switches[0]) + 1, n - 1 - int(switches[-1]), int(np.diff(switches).max(initial=0)))
+    else:
+        longest_run = n
+    cv, trend = _intensity_shape(intensities)
+    return [
+        max(0.0, entropy) / _MAX_ENTROPY,
+        len(switches) / (n - 1) if n > 1 else 0.0,
+        longest_run / n,
+        cv,
+        trend,
+    ]
+
+
+def _intensity_shape(intensities: npt.NDArray[np.float64]) -> tuple[float, float]:
+    values = intensities[intensities == intensities]  # noqa: PLR0124
+    m = len(values)
+    if m < 2:
+        return 0.0, 0.0
+    mean = float(values.sum()) / m
+    centred = values - mean
+    variance = float(centred @ centred) / m
+    size = float(np.abs(values).sum()) / m
+    # Below the rounding error of the mean there is no spread, only noise.
+    if variance <= 1e-24 * size * size or size == 0.0:
+        return 0.0, 0.0
+    order = np.arange(m) - (m - 1) / 2
+    order_variance = (m * m - 1) / 12
+    trend = float(centred @ order) / m / math.sqrt(variance * order_variance)
+    return math.sqrt(variance) / size, max(-1.0, min(1.0, trend))

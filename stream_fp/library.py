@@ -1,0 +1,350 @@
+"""The archetypes learned offline, as the online service reads them: JSON only, verified, never unpickled.
+
+``metadata.json`` holds every array and the SHA-256 of the other three files; ``cluster_stats.json`` what sessions of
+each archetype become. The two pickles are for notebooks: their hashes are checked, their content is never opened.
+The structures of both JSON files stand here, so that training writes exactly what the service reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Struct
+
+from stream_fp.completion import DEFAULT_SCHEDULES, Schedule
+from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
+from stream_fp.features import FEATURE_NAMES, N_FEATURES, SCHEMA_VERSION
+from stream_fp.messages import NaturalUnits
+
+__all__ = [
+    "ArchetypeStats",
+    "ClusterStats",
+    "Library",
+    "Metadata",
+    "PrefixModel",
+    "PrefixModelArrays",
+    "ScalerArrays",
+    "TrainingSummary",
+    "load_library",
+]
+
+Array = npt.NDArray[np.float64]
+
+METADATA_FILE: Final = "metadata.json"
+STATS_FILE: Final = "cluster_stats.json"
+PICKLE_FILES: Final = ("kmeans_model.pkl", "scaler.pkl")
+#: Ours are around 100 kB; a JSON file far beyond that is damaged or hostile, and would only cost memory.
+MAX_JSON_BYTES: Final = 16 * 2**20
+_ANY_DAY: Final = date(2000, 1, 3)
+
+# ---------------------------------------------------------------------------------------------- the JSON structures
+
+
+class ScalerArrays(Struct, frozen=True, kw_only=True):
+    """A scaler as arrays: scaled = (vector - center) / scale, each of shape (30,)."""
+
+    kind: str
+    center: list[float]
+    scale: list[float]
+
+
+class PrefixModelArrays(Struct, frozen=True, kw_only=True):
+    """What training learned from sessions cut at one checkpoint."""
+
+    checkpoint_pct: float
+    n_sessions: int
+    archetype_ids: list[int]
+    """Archetypes that had a session at this checkpoint, ascending; rows of `centroids`."""
+    scaler: ScalerArrays
+    centroids: list[list[float]]
+    """Mean scaled prefix of each archetype, shape (n_archetypes, 30)."""
+    precision: list[list[float]] | None
+    """Inverse of the shrunk covariance within archetypes, shape (30, 30); null where it could not be estimated."""
+    covariance_shrinkage: float | None
+    temperatures: dict[str, float]
+    """Per distance metric: probabilities are softmax(-distance / temperature)."""
+
+
+class TrainingSummary(Struct, frozen=True, kw_only=True):
+    """Where the library came from."""
+
+    n_sessions: int
+    n_skipped: dict[str, int]
+    n_events: int
+    first_date: str
+    last_date: str
+    sessions_by_type: dict[str, int]
+    feature_ranges: dict[str, tuple[float, float]]
+
+
+class Metadata(Struct, frozen=True, kw_only=True):
+    """Content of ``metadata.json``."""
+
+    model_version: str
+    created_at: str
+    feature_schema_version: int
+    feature_names: list[str]
+    n_archetypes: int
+    seed: int
+    scaler: ScalerArrays
+    centroids: list[list[float]]
+    """Full-session centroids in scaled space, shape (n_archetypes, 30)."""
+    prefix_models: list[PrefixModelArrays]
+    completion: str
+    min_events: int
+    schedules: dict[str, dict[str, str]]
+    typical_events: dict[str, float]
+    training: TrainingSummary
+    libraries: dict[str, str]
+    sha256: dict[str, str]
+
+
+class ArchetypeStats(Struct, frozen=True, kw_only=True):
+    """What the full sessions of one archetype were like; `range_p50` and `top_phases` in scaled units."""
+
+    archetype_id: int
+    n_sessions: int
+    volatility_class: str
+    range_p50: float
+    dominant_htf_regime: int
+    top_phases: list[tuple[str, float]]
+    session_type_probabilities: dict[str, float]
+    natural_units: NaturalUnits
+
+
+class ClusterStats(Struct, frozen=True, kw_only=True):
+    """Content of ``cluster_stats.json``."""
+
+    model_version: str
+    archetypes: list[ArchetypeStats]
+
+
+# ---------------------------------------------------------------------------------------------- what the service uses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PrefixModel:
+    """Scaler, centroids and covariance of one checkpoint.
+
+    Attributes
+    ----------
+    checkpoint_pct : float
+        Completion at which its sessions were cut.
+    archetype_ids : ndarray of shape (n_archetypes,), int64
+    center, scale : ndarray of shape (30,)
+        Of the scaler.
+    centroids : ndarray of shape (n_archetypes, 30)
+        In scaled space.
+    precision : ndarray of shape (30, 30) or None
+        Inverse covariance in scaled space.
+    temperatures : dict of str to float
+        By distance metric.
+    """
+
+    checkpoint_pct: float
+    archetype_ids: npt.NDArray[np.int64]
+    center: Array
+    scale: Array
+    centroids: Array
+    precision: Array | None
+    temperatures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Library:
+    """A verified library.
+
+    Attributes
+    ----------
+    path : Path
+        As it was given; goes into predictions unchanged.
+    version : str
+        Of the model.
+    fingerprint : str
+        First 16 hex digits of the SHA-256 of ``metadata.json``: says whether two processes use the same model.
+    center, scale : ndarray of shape (30,)
+        Of the full-session scaler.
+    centroids : ndarray of shape (n_archetypes, 30)
+        Full-session centroids in scaled space.
+    prefix_models : tuple of PrefixModel
+        In ascending order of checkpoint.
+    archetypes : dict of int to ArchetypeStats
+    schedules : dict of str to Schedule
+    typical_events : dict of str to float
+    """
+
+    path: Path
+    version: str
+    fingerprint: str
+    center: Array
+    scale: Array
+    centroids: Array
+    prefix_models: tuple[PrefixModel, ...]
+    archetypes: dict[int, ArchetypeStats]
+    schedules: dict[str, Schedule]
+    typical_events: dict[str, float]
+
+    def prefix_model(self, checkpoint_pct: float) -> PrefixModel:
+        """Return the model of the checkpoint nearest to `checkpoint_pct` (the lower one where two are)."""
+        return min(self.prefix_models, key=lambda model: abs(model.checkpoint_pct - checkpoint_pct))
+
+
+def load_library(path: Path) -> Library:
+    """Load and verify the artifacts in directory `path`.
+
+    Raises
+    ------
+    ModelNotFoundError
+        When the directory does not exist.
+    ModelLoadError
+        When a file is missing, malformed or has another hash than ``metadata.json`` says.
+    FeatureDimensionError
+        When the artifacts hold vectors of another length than 30.
+    """
+    if not path.is_dir():
+        raise ModelNotFoundError(path)
+    metadata_bytes = _read(path / METADATA_FILE)
+    _check_dimensions(metadata_bytes)
+    metadata = _decode(metadata_bytes, Metadata, METADATA_FILE)
+    if metadata.feature_schema_version != SCHEMA_VERSION or tuple(metadata.feature_names) != FEATURE_NAMES:
+        raise ModelLoadError(
+            f"{METADATA_FILE}: expected the features of schema {SCHEMA_VERSION}, "
+            f"got schema {metadata.feature_schema_version} with other names or order"
+        )
+    stats_bytes = _read(path / STATS_FILE)
+    _check_hashes(path, metadata.sha256, stats_bytes)
+    stats = _decode(stats_bytes, ClusterStats, STATS_FILE)
+    archetypes = {archetype.archetype_id: archetype for archetype in stats.archetypes}
+    if sorted(archetypes) != list(range(metadata.n_archetypes)) or len(stats.archetypes) != metadata.n_archetypes:
+        raise ModelLoadError(
+            f"{STATS_FILE}: expected archetypes 0 to {metadata.n_archetypes - 1}, got {sorted(archetypes)}"
+        )
+    if not metadata.prefix_models:
+        raise ModelLoadError(f"{METADATA_FILE}: expected at least one prefix model, got none")
+    center, scale = _scaler(metadata.scaler, "scaler")
+    return Library(
+        path=path,
+        version=metadata.model_version,
+        fingerprint=hashlib.sha256(metadata_bytes).hexdigest()[:16],
+        center=center,
+        scale=scale,
+        centroids=_array(metadata.centroids, (metadata.n_archetypes, N_FEATURES), "centroids"),
+        prefix_models=tuple(
+            sorted((_prefix_model(arrays, archetypes) for arrays in metadata.prefix_models), key=_checkpoint)
+        ),
+        archetypes=archetypes,
+        schedules={**DEFAULT_SCHEDULES, **_schedules(metadata.schedules)},
+        typical_events=metadata.typical_events,
+    )
+
+
+def _checkpoint(model: PrefixModel) -> float:
+    return model.checkpoint_pct
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_JSON_BYTES:
+            raise ModelLoadError(f"{path.name}: expected at most {MAX_JSON_BYTES} bytes, got {size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelLoadError(f"{path.name}: {error.strerror or error}") from error
+
+
+_T = TypeVar("_T", Metadata, ClusterStats)
+
+
+def _decode(content: bytes, shape: type[_T], name: str) -> _T:
+    try:
+        return msgspec.json.decode(content, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelLoadError(f"{name}: {error}") from error
+
+
+class _Dimensions(Struct):
+    feature_names: list[Any] = []
+    centroids: list[list[Any]] = []
+
+
+def _check_dimensions(content: bytes) -> None:
+    """Refuse artifacts of other dimensions before anything else, so that the cause is named and not a symptom."""
+    try:
+        found = msgspec.json.decode(content, type=_Dimensions)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return  # the full decoding that follows says what is wrong, and where
+    for n in (len(found.feature_names), *map(len, found.centroids)):
+        if n != N_FEATURES:
+            raise FeatureDimensionError(N_FEATURES, n)
+
+
+def _check_hashes(path: Path, expected: dict[str, str], stats_bytes: bytes) -> None:
+    for name in (STATS_FILE, *PICKLE_FILES):
+        if name not in expected:
+            raise ModelLoadError(f"{METADATA_FILE}: expected a SHA-256 of {name}, got none")
+        try:
+            got = hashlib.sha256(stats_bytes if name == STATS_FILE else (path / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelLoadError(f"{name}: {error.strerror or error}") from error
+        if got != expected[name]:
+            raise ModelLoadError(f"{name}: expected SHA-256 {expected[name]}, got {got}")
+
+
+def _array(rows: list[Any], shape: tuple[int, ...], name: str) -> Array:
+    try:
+        array = np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: {error}") from error
+    if array.ndim and len(shape) == array.ndim and array.shape[-1] != shape[-1]:
+        raise FeatureDimensionError(shape[-1], array.shape[-1])
+    if array.shape != shape:
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected shape {shape}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected finite numbers only")
+    return array
+
+
+def _scaler(arrays: ScalerArrays, name: str) -> tuple[Array, Array]:
+    center = _array(arrays.center, (N_FEATURES,), f"{name}.center")
+    scale = _array(arrays.scale, (N_FEATURES,), f"{name}.scale")
+    if (scale <= 0).any():
+        raise ModelLoadError(f"{METADATA_FILE}: {name}.scale: expected numbers above 0")
+    return center, scale
+
+
+def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStats]) -> PrefixModel:
+    name = f"prefix model of {arrays.checkpoint_pct:g} %"
+    ids = arrays.archetype_ids
+    if not ids or sorted(set(ids)) != ids or not set(ids) <= set(archetypes):
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected known archetypes in ascending order, got {ids}")
+    if any(not 0 < temperature < float("inf") for temperature in arrays.temperatures.values()):
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected temperatures above 0, got {arrays.temperatures}")
+    center, scale = _scaler(arrays.scaler, name)
+    return PrefixModel(
+        checkpoint_pct=arrays.checkpoint_pct,
+        archetype_ids=np.array(ids, dtype=np.int64),
+        center=center,
+        scale=scale,
+        centroids=_array(arrays.centroids, (len(ids), N_FEATURES), name),
+        precision=None
+        if arrays.precision is None
+        else _array(arrays.precision, (N_FEATURES, N_FEATURES), f"{name}: precision"),
+        temperatures=arrays.temperatures,
+    )
+
+
+def _schedules(given: dict[str, dict[str, str]]) -> dict[str, Schedule]:
+    try:
+        schedules = {name: msgspec.convert(fields, Schedule) for name, fields in given.items()}
+        for schedule in schedules.values():
+            schedule.window_us(_ANY_DAY)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ModelLoadError(f"{METADATA_FILE}: schedules: {error}") from error
+    return schedules

@@ -1,0 +1,167 @@
+"""The wire formats: what is read from the input topic and what is written to the output topic.
+
+First station of the flow: bytes in, typed messages out (and, at the other end, predictions in, bytes out). Decoding
+refuses wrong types with msgspec's own sentence, which says what was expected, what came and where.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Protocol
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from stream_fp.errors import RecordDecodeError
+
+__all__ = [
+    "ClassificationMetadata",
+    "Message",
+    "NaturalUnits",
+    "PredictedStats",
+    "Prediction",
+    "Quantiles",
+    "Record",
+    "SessionMetadata",
+    "decode_message",
+    "encode_prediction",
+]
+
+#: A regime is 0 (quiet), 1 (normal) or 2 (wild) as seen from the higher time frame.
+Regime = Annotated[int, Meta(ge=0, le=2)]
+
+
+class Record(Protocol):
+    """What the engine needs of a consumed record; aiokafka's ``ConsumerRecord`` is one."""
+
+    @property
+    def offset(self) -> int:
+        """Position of the record in its partition."""
+
+    @property
+    def key(self) -> bytes | None:
+        """Session id in UTF-8."""
+
+    @property
+    def value(self) -> bytes | None:
+        """JSON of a `Message`."""
+
+
+class SessionMetadata(Struct, gc=False):
+    """What a ``session_start`` says of its session; everything may be left out."""
+
+    session_type: str | None = None
+    date: str | None = None
+    start_time: str | None = None
+    end_time: str | None = None
+    timezone: str | None = None
+    expected_events: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
+
+
+class Message(Struct, gc=False):
+    """One message of the input topic, of any of the three kinds.
+
+    One structure with optional fields rather than a tagged union, because an absent ``kind`` means ``event``.
+    ``price`` has to be there in an event, but may be null: an event without a quote.
+    """
+
+    kind: str = "event"
+    session_id: str | None = None
+    timestamp: str | int | float | None = None
+    event_type: str | None = None
+    price: float | UnsetType | None = UNSET
+    intensity: float | None = None
+    htf_regime: Regime | None = None
+    session_metadata: SessionMetadata | None = None
+
+
+class Quantiles(Struct, frozen=True, gc=False):
+    """Three quantiles of a quantity, in that quantity's unit."""
+
+    p10: float
+    p50: float
+    p90: float
+
+
+class NaturalUnits(Struct, frozen=True):
+    """The forecast in units that people use."""
+
+    range_pct: Quantiles
+    """Range of the whole session (high minus low) in per cent of its first price."""
+    phase_rates_per_100_events: dict[str, float]
+    """Median events of each phase in 100 events of the whole session."""
+
+
+class PredictedStats(Struct, frozen=True):
+    """What sessions of the predicted archetype become; see DESIGN of the sidecar in the README."""
+
+    volatility_class: str
+    range_p50: float
+    dominant_htf_regime: int
+    top_phases: list[tuple[str, float]]
+    session_type_probabilities: dict[str, float]
+    natural_units: NaturalUnits
+
+
+class ClassificationMetadata(Struct, frozen=True):
+    """How the prediction came about."""
+
+    distance_to_centroid: float
+    distance_metric: str
+    confidence_method: str
+    model_version: str
+    timestamp: str
+    completion_method: str
+    checkpoint_pct: float
+    assignment: str
+    probabilities: dict[str, float]
+
+
+class Prediction(Struct, frozen=True):
+    """What is published for one session at one checkpoint; its JSON is the sidecar."""
+
+    session_id: str
+    date: str
+    pct_seen: float
+    archetype_id: int
+    confidence: float
+    predicted_stats: PredictedStats
+    artifact_path: str
+    notes: list[str]
+    classification_metadata: ClassificationMetadata
+
+
+_decode: Final = msgspec.json.Decoder(Message).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def decode_message(value: bytes) -> Message:
+    """Decode the value of one record.
+
+    Raises
+    ------
+    RecordDecodeError
+        When the bytes are no JSON, or JSON of another shape; the text says what was expected, what came and where.
+    """
+    try:
+        return _decode(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordDecodeError(str(error)) from error
+
+
+def encode_prediction(prediction: Prediction) -> bytes:
+    """Encode a prediction as the JSON of output topic and sidecar; the same prediction gives the same bytes."""
+    return _encode(prediction)
+
+
+def message_from(value: dict[str, Any]) -> Message:
+    """Build a message from decoded JSON, with the checks of `decode_message`.
+
+    Raises
+    ------
+    RecordDecodeError
+        When a field has another type than the wire format says.
+    """
+    try:
+        return msgspec.convert(value, Message)
+    except msgspec.ValidationError as error:
+        raise RecordDecodeError(str(error)) from error

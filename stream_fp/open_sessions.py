@@ -1,0 +1,113 @@
+"""The sessions of one partition that are open, in the order in which they were opened, and when each will close.
+
+Pure state behind the engine. A session closes in event time: when the watermark has passed its end (and the last
+moment it was heard of) by the grace, or, without a known end, when it has been silent for the idle timeout. So a
+closed session is a function of the records alone, and a late session is heard out before it is closed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Final
+
+from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION, Session
+
+__all__ = ["OpenSessions"]
+
+_NEVER: Final = float("inf")
+
+
+class OpenSessions:
+    """Open sessions by record key.
+
+    Parameters
+    ----------
+    grace_us : int
+        How long after its end a session stays open.
+    idle_timeout_us : int
+        How long a session without a known end may be silent.
+
+    Attributes
+    ----------
+    by_key : dict of bytes to Session
+        In ascending order of first offset; read it, change it through the methods.
+    n_events : int
+        Events held in all columns.
+    next_deadline_us : float
+        Below this watermark no session closes; infinity where none is open.
+    """
+
+    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "by_key", "n_events", "next_deadline_us")
+
+    def __init__(self, *, grace_us: int, idle_timeout_us: int) -> None:
+        self._grace_us = grace_us
+        self._idle_timeout_us = idle_timeout_us
+        self._deadlines: list[tuple[int, int, bytes]] = []
+        self.by_key: dict[bytes, Session] = {}
+        self.n_events = 0
+        self.next_deadline_us = _NEVER
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    @property
+    def n_event_bytes(self) -> int:
+        """Memory that the columns take."""
+        return self.n_events * BYTES_PER_EVENT
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the sessions take, reckoned from counts."""
+        return self.n_event_bytes + len(self.by_key) * BYTES_PER_SESSION
+
+    @property
+    def oldest(self) -> Session | None:
+        """The open session with the lowest first offset."""
+        return next(iter(self.by_key.values()), None)
+
+    def add(self, key: bytes, session: Session) -> None:
+        """Open a session; its first offset must be above those of all sessions before it."""
+        self.by_key[key] = session
+        self._push(key, session)
+
+    def release(self, session: Session) -> None:
+        """Drop the events of a session that needs them no more; it stays open as a tombstone."""
+        self.n_events -= session.release()
+
+    def remove(self, key: bytes) -> Session:
+        """Close a session and return it; its events stay until `release`."""
+        return self.by_key.pop(key)
+
+    def expire(self, watermark_us: int) -> list[Session]:
+        """Close and return the sessions whose time is over at `watermark_us`, as `remove` does, by deadline."""
+        closed = []
+        while self._deadlines and self._deadlines[0][0] <= watermark_us:
+            _, first_offset, key = heapq.heappop(self._deadlines)
+            session = self.by_key.get(key)
+            if session is None or session.first_offset != first_offset:
+                continue  # closed before, or opened anew since
+            if self._deadline_us(session) <= watermark_us:
+                closed.append(self.remove(key))
+            else:
+                self._push(key, session)
+        self.next_deadline_us = self._deadlines[0][0] if self._deadlines else _NEVER
+        return closed
+
+    def _deadline_us(self, session: Session) -> int:
+        end_us = session.facts.end_us
+        if end_us is None:
+            return session.touched_us + self._idle_timeout_us
+        return max(end_us, session.touched_us) + self._grace_us
+
+    def _push(self, key: bytes, session: Session) -> None:
+        # Sessions that were ended leave their entries behind; sweep them out when they have become the most.
+        if len(self._deadlines) > 2 * len(self.by_key) + 1024:
+            self._deadlines = [entry for entry in self._deadlines if self._is_current(entry)]
+            heapq.heapify(self._deadlines)
+        heapq.heappush(self._deadlines, (self._deadline_us(session), session.first_offset, key))
+        self.next_deadline_us = self._deadlines[0][0]
+
+    def _is_current(self, entry: tuple[int, int, bytes]) -> bool:
+        _, first_offset, key = entry
+        session = self.by_key.get(key)
+        return session is not None and session.first_offset == first_offset

@@ -1,0 +1,55 @@
+"""What comes of a record: predictions to publish, dead letters, and the books that account for every one.
+
+The values that the engine hands to the edge; no behaviour beyond arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from stream_fp.messages import Prediction, Record
+
+__all__ = ["Counts", "DeadLetter", "Outcome", "Published"]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the records: consumed = applied + sum of dead_lettered + sum of ignored, always."""
+
+    consumed: int = 0
+    applied: int = 0
+    dead_lettered: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+    predictions: int = 0
+    unpredicted: dict[str, int] = field(default_factory=dict)
+    sessions_opened: int = 0
+    sessions_closed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def reconciles(self) -> bool:
+        """Whether every consumed record is accounted for."""
+        return self.consumed == self.applied + sum(self.dead_lettered.values()) + sum(self.ignored.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Published:
+    """Outcome: a prediction to publish."""
+
+    record: Record
+    key: bytes
+    prediction: Prediction
+    extraction_ns: int
+    classification_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DeadLetter:
+    """Outcome: a record that cannot be used, and why."""
+
+    record: Record
+    stage: str
+    error_class: str
+    message: str
+
+
+Outcome = Published | DeadLetter

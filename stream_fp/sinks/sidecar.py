@@ -1,0 +1,87 @@
+"""Sidecar files: the prediction beside the session's other artifacts, whole or not at all.
+
+A sidecar is written to a temporary file in the same folder, flushed to disk and renamed over the old one, so that a
+reader or a crash never sees half of it; writing the same prediction again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+__all__ = ["SIDECAR_NAME", "session_dir_name", "write_atomically", "write_session_sidecar"]
+
+SIDECAR_NAME: Final = "session_fingerprint.json"
+#: File names may have 255 bytes nearly everywhere; longer ones are cut here and told apart by a digest.
+_MAX_NAME_LENGTH: Final = 200
+
+
+def session_dir_name(session_id: str) -> str:
+    """Return a folder name for a session id that is safe on every file system and differs for every id.
+
+    Examples
+    --------
+    >>> session_dir_name("NY_AM_2025-07-29")
+    'NY_AM_2025-07-29'
+    >>> session_dir_name("../etc")
+    '..%2Fetc'
+    >>> session_dir_name("..")
+    '%2E%2E'
+    """
+    name = quote(session_id, safe="", errors="surrogatepass")
+    if not name.strip("."):
+        name = name.replace(".", "%2E")
+    if len(name) > _MAX_NAME_LENGTH:
+        digest = hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        name = f"{name[: _MAX_NAME_LENGTH - 40]}%{digest}"
+    return name
+
+
+def write_session_sidecar(sidecar_dir: Path, session_id: str, content: bytes) -> Path:
+    """Write ``<sidecar_dir>/<session id>/session_fingerprint.json`` and return its path.
+
+    Raises
+    ------
+    OSError
+        When the folder cannot be made or written.
+    """
+    path = sidecar_dir / session_dir_name(session_id) / SIDECAR_NAME
+    write_atomically(path, content)
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and on disk when this returns; folders are made as needed.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; an older file of that name is untouched then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            os.fchmod(file.fileno(), 0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,171 @@
+"""Time stamps: text or epoch numbers in, integer microseconds since 1970 (UTC) out.
+
+Pure, without a clock. Everything behind this module reckons in ``*_us`` integers, so that no zone, no daylight
+saving and no rounding of floats reaches the sessions.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+__all__ = [
+    "HOUR_US",
+    "MINUTE_US",
+    "SECOND_US",
+    "format_us",
+    "local_us",
+    "parse_date",
+    "parse_time_of_day",
+    "parse_timestamp_us",
+    "zone_of",
+]
+
+SECOND_US: Final = 1_000_000
+MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+# What lies outside is no market time: it is treated like an unreadable time stamp. The bounds also keep the
+# four epoch units apart: 1971 in ms is larger than 2200 in s, and so on.
+_OLDEST_US: Final = 31_536_000 * SECOND_US  # 1971-01-01
+_NEWEST_US: Final = 7_258_118_400 * SECOND_US  # 2200-01-01
+_EPOCH_UNITS_US: Final = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))  # s, ms, us, ns as (times, over)
+_TIME_OF_DAY: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6})\d*)?)?")
+# Market shorthand that is no IANA name. Both halves of a pair mean "that city's wall clock".
+_ZONE_ALIASES: Final = {
+    "ET": "America/New_York",
+    "EST": "America/New_York",
+    "EDT": "America/New_York",
+    "NY": "America/New_York",
+    "CT": "America/Chicago",
+    "CST": "America/Chicago",
+    "CDT": "America/Chicago",
+    "PT": "America/Los_Angeles",
+    "Z": "UTC",
+    "GMT": "UTC",
+}
+
+
+def zone_of(name: str) -> ZoneInfo:
+    """Return the time zone of an IANA name or of a market shorthand such as ``ET``.
+
+    Raises
+    ------
+    ValueError
+        When no zone has that name.
+    """
+    try:
+        return ZoneInfo(_ZONE_ALIASES.get(name, name))
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        msg = f"expected an IANA time zone such as `America/New_York`, got {name[:64]!r}"
+        raise ValueError(msg) from error
+
+
+def parse_timestamp_us(value: str | float, zone: tzinfo, day: date | None = None) -> int | None:
+    """Turn a time stamp into microseconds since 1970, or None where it cannot be read.
+
+    Parameters
+    ----------
+    value : str or float
+        ISO 8601 text with or without offset; a time of day (needs `day`); or an epoch number, whose unit
+        (s, ms, us, ns) follows from its size.
+    zone : tzinfo
+        Zone of texts without an offset.
+    day : date, optional
+        Day of texts that are only a time of day.
+
+    Examples
+    --------
+    >>> parse_timestamp_us("2025-07-29T14:35:00", UTC)
+    1753799700000000
+    >>> parse_timestamp_us("2025-07-29T10:35:00-04:00", UTC) == parse_timestamp_us(1753799700, UTC)
+    True
+    >>> parse_timestamp_us("soon", UTC) is None
+    True
+    """
+    if type(value) is str:
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return _time_of_day_us(value, zone, day)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=zone)
+        try:
+            moment_us = (moment - _EPOCH) // _MICROSECOND
+        except OverflowError:
+            return None
+        return moment_us if _OLDEST_US <= moment_us < _NEWEST_US else None
+    return _epoch_us(value)
+
+
+def _time_of_day_us(text: object, zone: tzinfo, day: date | None) -> int | None:
+    if day is None or not isinstance(text, str):
+        return None
+    clock = parse_time_of_day(text)
+    return None if clock is None else local_us(day, clock, zone)
+
+
+def _epoch_us(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    for times, over in _EPOCH_UNITS_US:
+        # Compare before rounding: huge floats and infinities fall through without an overflow.
+        scaled = value * times / over if isinstance(value, float) else value * times // over
+        if _OLDEST_US <= scaled < _NEWEST_US:
+            return int(scaled)
+    return None
+
+
+def parse_time_of_day(text: str) -> time | None:
+    """Read ``HH:MM``, ``HH:MM:SS`` or ``HH:MM:SS.ffffff``; None where it is none of these.
+
+    Examples
+    --------
+    >>> parse_time_of_day("9:30")
+    datetime.time(9, 30)
+    """
+    match = _TIME_OF_DAY.fullmatch(text)
+    if match is None:
+        return None
+    hour, minute, second, fraction = match.groups()
+    try:
+        return time(int(hour), int(minute), int(second or 0), int((fraction or "0").ljust(6, "0")))
+    except ValueError:
+        return None
+
+
+def parse_date(text: str) -> date | None:
+    """Read ``YYYY-MM-DD`` (or with underscores); None where it is not a date.
+
+    Examples
+    --------
+    >>> parse_date("2025_07_29")
+    datetime.date(2025, 7, 29)
+    """
+    try:
+        return date.fromisoformat(text.replace("_", "-"))
+    except ValueError:
+        return None
+
+
+def local_us(day: date, clock: time, zone: tzinfo) -> int:
+    """Return wall-clock time `clock` on `day` in `zone` as microseconds since 1970.
+
+    In the hour that daylight saving repeats, the first pass is meant (``fold=0``).
+    """
+    return (datetime.combine(day, clock, tzinfo=zone) - _EPOCH) // _MICROSECOND
+
+
+def format_us(moment_us: int) -> str:
+    """Write microseconds since 1970 as ISO 8601 in UTC, always with six decimals and no offset.
+
+    Examples
+    --------
+    >>> format_us(1753799700000000)
+    '2025-07-29T14:35:00.000000'
+    """
+    return (_EPOCH + moment_us * _MICROSECOND).replace(tzinfo=None).isoformat(timespec="microseconds")

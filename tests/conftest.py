@@ -1,0 +1,149 @@
+"""Fixtures that every test may use, and a summary that says which broker was used and what was skipped.
+
+What a machine cannot offer is skipped with the reason in the summary, never quietly. With
+`STREAM_FP_REQUIRE_BROKER=1`, as in CI, a missing broker is a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import for_code
+
+from tests.support.broker import Broker, BrokerUnavailableError, running_broker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+REAL_SESSIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "ironforge"
+REQUIRE_BROKER = "STREAM_FP_REQUIRE_BROKER"
+
+_broker_used = pytest.StashKey[Broker]()
+_broker_lacking = pytest.StashKey[str]()
+
+
+class TopicFactory(Protocol):
+    """Creates a topic with a name of its own and returns the name once every partition has a leader."""
+
+    async def __call__(
+        self,
+        n_partitions: int = 1,
+        *,
+        prefix: str = "test",
+        replication_factor: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> str: ...
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Bootstrap servers of a real Kafka broker that all tests share: use topics and groups of your own."""
+    with contextlib.ExitStack() as stack:
+        lacking, must_fail = "", os.environ.get(REQUIRE_BROKER) == "1"
+        try:
+            found = stack.enter_context(running_broker())
+        except BrokerUnavailableError as error:
+            lacking = f"no real Kafka broker: {error}"
+        except TimeoutError as error:
+            # A broker was named and is not there: that is never what anybody meant.
+            lacking, must_fail = f"no real Kafka broker: {error}", True
+        if lacking:
+            request.config.stash[_broker_lacking] = lacking
+            if must_fail:
+                pytest.fail(lacking, pytrace=False)
+            pytest.skip(lacking)
+        request.config.stash[_broker_used] = found
+        yield found.bootstrap_servers
+
+
+@pytest.fixture
+async def topic_factory(broker: str) -> AsyncIterator[TopicFactory]:
+    """Create topics on the real broker; they are deleted when the test ends."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    created: list[str] = []
+
+    async def create(
+        n_partitions: int = 1,
+        *,
+        prefix: str = "test",
+        replication_factor: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> str:
+        name = f"{prefix}-{uuid.uuid4().hex[:12]}"
+        topic = NewTopic(name, n_partitions, replication_factor, topic_configs=dict(settings or {}))
+        response = await admin.create_topics([topic])
+        for _, code, message in response.topic_errors:
+            if code:
+                raise for_code(code)(f"topic {name} was not created: {message}")
+        created.append(name)
+        # The controller has it; the brokers that clients ask hear of it a moment later.
+        while not _is_served((await admin.describe_topics([name]))[0], n_partitions):
+            pass
+        return name
+
+    try:
+        yield create
+    finally:
+        if created:
+            await admin.delete_topics(created)
+        await admin.close()
+
+
+@pytest.fixture(scope="session")
+def real_sessions_dir() -> Path:
+    """The folder of real session documents, which lies beside the checkout and is not part of it."""
+    if not REAL_SESSIONS.is_dir():
+        pytest.skip(f"no real session documents: {REAL_SESSIONS} is missing")
+    return REAL_SESSIONS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a broker or real data, so that `-m "not broker"` leaves out all of it."""
+    for item in items:
+        fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
+        if "real_sessions_dir" in fixtures:
+            item.add_marker(pytest.mark.real_data)
+        if "broker" in fixtures:
+            item.add_marker(pytest.mark.broker)
+            # The first one waits for the broker, which may have to be fetched: that has its own time limits.
+            limit = item.get_closest_marker("timeout")
+            args, kwargs = (limit.args, dict(limit.kwargs)) if limit else ((), {})
+            item.add_marker(pytest.mark.timeout(*args, **(kwargs | {"func_only": True})), append=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which broker was used, and what was skipped and why."""
+    terminalreporter.section("broker and skipped tests")
+    if used := config.stash.get(_broker_used, None):
+        text = f"{used.origin} at {used.bootstrap_servers}, ready after {used.start_s:.1f} s"
+    elif lacking := config.stash.get(_broker_lacking, None):
+        text = lacking
+    else:
+        text = "no test asked for one"
+    terminalreporter.line(f"broker: {text}")
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for report in terminalreporter.getreports("skipped")
+    )
+    for reason, n_tests in reasons.most_common():
+        terminalreporter.line(f"SKIPPED {n_tests}: {reason}")
+    if not reasons:
+        terminalreporter.line("skipped: nothing")
+
+
+def _is_served(topic: Mapping[str, object], n_partitions: int) -> bool:
+    partitions = topic["partitions"]
+    return (
+        isinstance(partitions, list)
+        and len(partitions) == n_partitions
+        and all(partition["leader"] >= 0 for partition in partitions)
+    )
