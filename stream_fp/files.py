@@ -16,7 +16,7 @@ import msgspec
 from stream_fp.documents import adapt_document, is_document
 from stream_fp.errors import DocumentError, RecordError
 
-__all__ = ["FileRecord", "find_files", "is_document_file", "read_records"]
+__all__ = ["FileRecord", "find_files", "is_document_file", "read_document", "read_records"]
 
 _SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
 

@@ -25,10 +25,27 @@ class Counts:
     sessions_opened: int = 0
     sessions_closed: dict[str, int] = field(default_factory=dict)
 
+    def __add__(self, other: Counts) -> Counts:
+        """Add two books field by field."""
+        return Counts(
+            consumed=self.consumed + other.consumed,
+            applied=self.applied + other.applied,
+            dead_lettered=_merged(self.dead_lettered, other.dead_lettered),
+            ignored=_merged(self.ignored, other.ignored),
+            predictions=self.predictions + other.predictions,
+            unpredicted=_merged(self.unpredicted, other.unpredicted),
+            sessions_opened=self.sessions_opened + other.sessions_opened,
+            sessions_closed=_merged(self.sessions_closed, other.sessions_closed),
+        )
+
     @property
     def reconciles(self) -> bool:
         """Whether every consumed record is accounted for."""
         return self.consumed == self.applied + sum(self.dead_lettered.values()) + sum(self.ignored.values())
+
+
+def _merged(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in one.keys() | other.keys()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

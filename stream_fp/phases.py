@@ -25,11 +25,12 @@ UNKNOWN: Final = N_PHASES
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "fvg_interaction": (
         "fvg", "fair_value_gap", "fair_value_gap_interaction", "fpfvg", "gap", "imbalance", "interaction",
-        "rebalance", "rebalanced", "redelivery", "redelivered", "gap_fill",
+        "redelivery", "redelivered", "gap_fill",
     ),
     "expansion_phase": ("expansion", "expand", "impulse", "displacement", "breakout", "structural_trend"),
     "consolidation_phase": ("consolidation", "consolidate", "range", "ranging", "accumulation", "balance"),
-    "retracement_event": ("retracement", "retrace", "pullback", "correction"),
+    # To rebalance is to come back through an earlier move; with the gap named (`fvg_rebalance`) it is the gap's.
+    "retracement_event": ("retracement", "retrace", "pullback", "correction", "rebalance", "rebalanced"),
     "reversal_signal": (
         "reversal", "reverse", "regime_shift", "failure_swing", "support_test", "resistance_test",
         "change_of_character", "choch", "market_structure_shift", "mss",

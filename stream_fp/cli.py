@@ -1,0 +1,157 @@
+"""The ``stream-fp`` command line: run, replay, check; further commands join through entry points.
+
+Errors that a user can mend are one line on standard error. Exit status: 0 done (or turned off), 1 the work failed,
+2 a setting or an argument is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream_fp import __version__
+from stream_fp.config import ENABLE_VARIABLE, Settings
+from stream_fp.errors import ConfigError, StreamFpError
+from stream_fp.files import find_files
+from stream_fp.options import ENGINE_SETTINGS, setting_options, settings_from
+from stream_fp.replay import ReplaySummary, replay_files
+from stream_fp.service import load_classifier, run_service
+
+__all__ = ["cli", "main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="stream-fp")
+def cli() -> None:
+    """Follow live trading sessions and say early what each one is becoming."""
+
+
+@cli.command()
+@click.option("--session-fingerprinting", "enabled", is_flag=True, default=None, help="Turn the service on.")
+@setting_options()
+def run(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per setting
+    """Consume the input topic and publish predictions until SIGTERM."""
+    settings = settings_from(config, flags)
+    if not settings.enabled:
+        click.echo(
+            "Session fingerprinting is off. Turn it on with --session-fingerprinting, "
+            f"{ENABLE_VARIABLE}=1, or `enabled = true` in the settings file."
+        )
+        return
+    _configure_logging(settings)
+    asyncio.run(run_service(settings))
+
+
+@cli.command()
+@click.option("--input", "source", type=click.Path(path_type=Path), required=True, help="File or folder of sessions.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="File for predictions.")
+@setting_options(ENGINE_SETTINGS)
+def replay(source: Path, output: Path | None, config: Path | None, **flags: Any) -> None:  # noqa: ANN401
+    """Run recorded sessions through the engine; predictions as JSON Lines, to standard output by default."""
+    settings = settings_from(config, flags)
+    classifier = load_classifier(settings)
+    if output is None:
+        summary = replay_files(source, classifier, settings, sys.stdout.buffer.write)
+        sys.stdout.buffer.flush()
+    else:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                output.open("wb") as file,
+                click.progressbar(length=len(find_files(source)), label="replay", file=sys.stderr) as bar,
+            ):
+                summary = replay_files(source, classifier, settings, file.write, lambda: bar.update(1))
+        except OSError as error:
+            raise ConfigError("output", f"{output}: {error.strerror}") from error
+    _report(summary, output)
+
+
+@cli.command()
+@setting_options()
+def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per setting
+    """Check settings and artifacts, and say what is wrong."""
+    settings = settings_from(config, flags)
+    library = load_classifier(settings).library
+    checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)
+    click.echo(f"settings  ok ({'on' if settings.enabled else 'off'})")
+    click.echo(f"library   ok: version {library.version}, {len(library.centroids)} archetypes, {library.path}")
+    click.echo(f"          prefix models at {checkpoints}; fingerprint {library.fingerprint}")
+    missing = [c for c in settings.checkpoints if c not in {m.checkpoint_pct for m in library.prefix_models}]
+    for checkpoint in missing:
+        used = library.prefix_model(checkpoint).checkpoint_pct
+        click.echo(f"note      no prefix model at {checkpoint:g} %: the one at {used:g} % will be used")
+
+
+def _report(summary: ReplaySummary, output: Path | None) -> None:
+    counts = summary.counts
+    for line in (*summary.unreadable, *summary.dead_letters):
+        click.echo(f"not used: {line}", err=True)
+    lost = ", ".join(
+        f"{n} {reason}" for books in (counts.dead_lettered, counts.ignored) for reason, n in sorted(books.items())
+    )
+    silent = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.unpredicted.items()))
+    click.echo(
+        f"{summary.n_files} files, {counts.consumed} records: {counts.applied} applied{f' ({lost})' if lost else ''}; "
+        f"{counts.sessions_opened} sessions, {counts.predictions} predictions"
+        f"{f' (without one: {silent})' if silent else ''}{f' in {output}' if output else ''}",
+        err=True,
+    )
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.log_level != "DEBUG":
+        # aiokafka reports every broker hiccup that it mends by itself.
+        logging.getLogger("aiokafka").setLevel(logging.ERROR)
+
+
+def _add_plugins(group: click.Group) -> None:
+    for entry in entry_points(group="stream_fp.commands"):
+        group.add_command(_LazyCommand(entry.name, entry.value), entry.name)
+
+
+class _LazyCommand(click.Command):
+    """A command of another package, imported when it is used, so that an extra that is not installed costs nothing."""
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(name, short_help=f"(needs the extra `{name}`)", add_help_option=False)
+        self._target = target
+        self.ignore_unknown_options = True
+        self.allow_extra_args = True
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        module, _, attribute = self._target.partition(":")
+        try:
+            command: click.Command = getattr(__import__(module, fromlist=[attribute]), attribute)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                self.name or "", f"needs `{error.name}`, which is not installed: pip install 'stream-fp[{self.name}]'"
+            ) from error
+        return command.main(args=ctx.args, prog_name=ctx.command_path, standalone_mode=False)
+
+
+_add_plugins(cli)
+
+
+def main() -> None:
+    """Run the command line; the entry point."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except ConfigError as error:
+        click.echo(f"stream-fp: {error}", err=True)
+        sys.exit(2)
+    except StreamFpError as error:
+        click.echo(f"stream-fp: {error}", err=True)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,274 @@
+"""Settings: one frozen structure, filled from flags, environment and a TOML file, in that order of precedence.
+
+Every field is a key of the TOML file, the environment variable ``STREAM_FP_<NAME>`` and, but for secrets, the flag
+``--<name>``. A wrong value stops the start with one line that names the setting and where it came from.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from stream_fp.classifier import AssignmentMethod, ConfidenceMethod, DistanceMetric
+from stream_fp.completion import CompletionPolicy
+from stream_fp.engine import EngineSettings
+from stream_fp.errors import ConfigError
+from stream_fp.times import SECOND_US, zone_of
+
+__all__ = ["ENABLE_VARIABLE", "ENV_PREFIX", "Secret", "Settings", "load_settings"]
+
+ENV_PREFIX: Final = "STREAM_FP_"
+#: Turns the service on from the environment, beside ``STREAM_FP_ENABLED``.
+ENABLE_VARIABLE: Final = "IRONFORGE_SESSION_FINGERPRINTING"
+_MIN_CHECKPOINT_PCT: Final = 25.0
+_MAX_CHECKPOINT_PCT: Final = 50.0
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class Secret:
+    """A text that never shows itself; `reveal` hands it to whom it is for."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set; each field's description is the help text of its flag."""
+
+    enabled: Annotated[bool, Meta(description="Turn session fingerprinting on.")] = False
+
+    # Kafka
+    bootstrap_servers: Annotated[str, Meta(min_length=1, description="Kafka brokers, host:port, by comma.")] = (
+        "localhost:9092"
+    )
+    group_id: Annotated[str, Meta(min_length=1, description="Consumer group.")] = "stream-fp"
+    input_topic: Annotated[str, Meta(min_length=1, description="Topic of session events; only read.")] = (
+        "session-events"
+    )
+    output_topic: Annotated[str, Meta(min_length=1, description="Topic of predictions.")] = "session-fingerprints"
+    dead_letter_topic: Annotated[str, Meta(min_length=1, description="Topic of records that cannot be used.")] = (
+        "session-events-dlq"
+    )
+    create_topics: Annotated[bool, Meta(description="Create output and dead-letter topic where missing.")] = True
+    delivery: Annotated[
+        Literal["exactly-once", "at-least-once"],
+        Meta(description="at-least-once is for brokers without transactions: a crash may repeat a prediction."),
+    ] = "exactly-once"
+    start_from: Annotated[
+        Literal["earliest", "latest"], Meta(description="Where a group that never committed begins.")
+    ] = "earliest"
+    offset_lost: Annotated[
+        Literal["fail", "earliest", "latest"],
+        Meta(description="What to do when the committed offset is older than what the topic holds."),
+    ] = "fail"
+    max_poll_records: Annotated[Positive, Meta(description="Records taken from a partition at once.")] = 500
+    commit_interval_s: Annotated[
+        Seconds, Meta(description="Progress is committed at least this often, with or without predictions.")
+    ] = 1.0
+    session_timeout_s: Annotated[
+        Seconds, Meta(description="Silence after which the broker gives this member's partitions to others.")
+    ] = 10.0
+    transaction_timeout_s: Annotated[
+        Seconds, Meta(description="Time after which the broker aborts a transaction left open.")
+    ] = 30.0
+    request_timeout_s: Annotated[Seconds, Meta(description="Time that the broker has to answer a request.")] = 20.0
+    max_request_bytes: Annotated[Positive, Meta(description="Largest record to publish, before compression.")] = (
+        16 * 2**20
+    )
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="How to talk to the brokers.")
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="How to prove who we are.")
+    ] = "PLAIN"
+    sasl_username: Annotated[str, Meta(description="User name for SASL.")] = ""
+    sasl_password: Annotated[Secret, Meta(description="Password for SASL.")] = Secret("")
+    sasl_password_file: Annotated[str, Meta(description="File that holds the password for SASL.")] = ""
+    ssl_ca_file: Annotated[
+        str, Meta(description="Certificates of the authorities to trust; the system's if empty.")
+    ] = ""
+    ssl_cert_file: Annotated[str, Meta(description="Certificate of this client.")] = ""
+    ssl_key_file: Annotated[str, Meta(description="Private key of this client.")] = ""
+    ssl_key_password: Annotated[Secret, Meta(description="Password of the private key.")] = Secret("")
+
+    # Model and method
+    model_path: Annotated[str, Meta(description="Folder of the trained library.")] = ""
+    checkpoints: Annotated[
+        tuple[float, ...], Meta(min_length=1, description="Completions, in per cent, at which to predict; 25 to 50.")
+    ] = (30.0,)
+    completion: Annotated[CompletionPolicy, Meta(description="How completion is measured.")] = "auto"
+    distance_metric: Annotated[DistanceMetric, Meta(description="Distance to the centroids.")] = "euclidean"
+    confidence_method: Annotated[ConfidenceMethod, Meta(description="How distances become a confidence.")] = "softmax"
+    assignment: Annotated[AssignmentMethod, Meta(description="Centroids of prefixes or of full sessions.")] = (
+        "prefix_centroid"
+    )
+    min_events: Annotated[Positive, Meta(description="A session with fewer events gets no prediction.")] = 5
+    timezone: Annotated[str, Meta(description="Zone of time stamps without an offset.")] = "UTC"
+    grace_s: Annotated[Seconds, Meta(description="How long after its end a session stays open, in event time.")] = (
+        1800.0
+    )
+    idle_timeout_s: Annotated[
+        Seconds, Meta(description="Silence that closes a session without a known end, in event time.")
+    ] = 21_600.0
+
+    # Bounds on memory
+    max_open_sessions: Annotated[Positive, Meta(description="Open sessions of a partition.")] = 1_000_000
+    max_events_per_session: Annotated[Positive, Meta(description="Events that a session may buffer.")] = 50_000
+    max_buffered_bytes: Annotated[Positive, Meta(description="Bytes of events that a partition may buffer.")] = 2**31
+    max_record_bytes: Annotated[Positive, Meta(description="Larger records become dead letters.")] = 2**20
+
+    # What is written beside the topic, and what is shown
+    sidecar_dir: Annotated[str, Meta(description="Folder for the sidecar files; none are written if empty.")] = (
+        "sidecars"
+    )
+    minidash_path: Annotated[str, Meta(description="HTML page that gets a row a prediction; none if empty.")] = ""
+    http_host: Annotated[str, Meta(description="Address of /metrics, /healthz and /readyz.")] = "0.0.0.0"  # noqa: S104 - scraped from outside the container
+    http_port: Annotated[int, Meta(ge=0, le=65535, description="Its port; 0 takes any free one.")] = 9464
+    stall_timeout_s: Annotated[
+        Seconds, Meta(description="A partition with records waiting and no progress for so long is unhealthy.")
+    ] = 60.0
+    shutdown_grace_s: Annotated[Seconds, Meta(description="Time to finish in after SIGTERM.")] = 20.0
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="What to log.")] = "INFO"
+
+    def engine_settings(self) -> EngineSettings:
+        """Return the part that the engine's behaviour depends on."""
+        return EngineSettings(
+            checkpoints_pct=self.checkpoints,
+            completion=self.completion,
+            min_events=self.min_events,
+            grace_us=int(self.grace_s * SECOND_US),
+            idle_timeout_us=int(self.idle_timeout_s * SECOND_US),
+            timezone=self.timezone,
+            max_open_sessions=self.max_open_sessions,
+            max_events_per_session=self.max_events_per_session,
+            max_buffered_bytes=self.max_buffered_bytes,
+            max_record_bytes=self.max_record_bytes,
+        )
+
+    def sasl_secret(self) -> str:
+        """Return the password for SASL, from the setting or from the file.
+
+        Raises
+        ------
+        ConfigError
+            When the file cannot be read.
+        """
+        if not self.sasl_password_file:
+            return self.sasl_password.reveal()
+        try:
+            return Path(self.sasl_password_file).read_text("utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError("sasl_password_file", f"{self.sasl_password_file}: {error.strerror}") from error
+
+
+_FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
+
+
+def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Fill the settings; flags win over environment, environment over file.
+
+    Parameters
+    ----------
+    flags : mapping
+        Those given on the command line, by name of the setting.
+    environment : mapping
+        Usually ``os.environ``.
+    file : Path, optional
+        TOML file.
+
+    Raises
+    ------
+    ConfigError
+        When a setting is unknown or has a wrong value.
+    """
+    layers = (
+        (f"file {file}", _from_file(file) if file is not None else {}),
+        ("environment", _from_environment(environment)),
+        ("command line", {name: value for name, value in flags.items() if value is not None}),
+    )
+    values: dict[str, Any] = {}
+    for source, layer in layers:
+        for name, value in layer.items():
+            if name not in _FIELDS:
+                raise ConfigError(name, "there is no such setting", source=source)
+            values[name] = _convert(name, value, source)
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError("config", f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config", f"{path}: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    layer = {
+        name: environment[variable] for name in _FIELDS if (variable := f"{ENV_PREFIX}{name.upper()}") in environment
+    }
+    if ENABLE_VARIABLE in environment:
+        layer["enabled"] = environment[ENABLE_VARIABLE] or "false"
+    return layer
+
+
+def _convert(name: str, value: object, source: str) -> Any:  # noqa: ANN401 - as many types as settings
+    if isinstance(value, str) and name == "checkpoints":
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return msgspec.convert(value, _FIELDS[name].type, strict=source.startswith("file"), dec_hook=_secret)
+    except msgspec.ValidationError as error:
+        shown = "" if _FIELDS[name].type is Secret or "password" in name else f", got {value!r}"
+        raise ConfigError(name, f"{error}{shown}", source=source) from error
+
+
+def _secret(kind: type, value: object) -> Secret:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    msg = f"Expected `str`, got `{type(value).__name__}`"
+    raise msgspec.ValidationError(msg)
+
+
+def _check(settings: Settings) -> None:
+    checkpoints = settings.checkpoints
+    if sorted(set(checkpoints)) != list(checkpoints) or not (
+        _MIN_CHECKPOINT_PCT <= checkpoints[0] <= checkpoints[-1] <= _MAX_CHECKPOINT_PCT
+    ):
+        raise ConfigError("checkpoints", f"expected ascending percentages from 25 to 50, got {list(checkpoints)}")
+    try:
+        zone_of(settings.timezone)
+    except ValueError as error:
+        raise ConfigError("timezone", str(error)) from error
+    topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
+    if len(set(topics)) != len(topics):
+        raise ConfigError(
+            "output_topic", f"expected three different topics for input, output and dead letters, got {topics}"
+        )
+    if settings.security_protocol.startswith("SASL") and not settings.sasl_username:
+        raise ConfigError("sasl_username", f"expected a user name for `{settings.security_protocol}`, got none")
+    if bool(settings.ssl_cert_file) != bool(settings.ssl_key_file):
+        raise ConfigError("ssl_cert_file", "expected certificate and key file both or neither")

@@ -1,0 +1,96 @@
+"""The HTTP side: ``/metrics``, ``/healthz`` and ``/readyz``.
+
+Served from a thread of its own, so that a scrape answers while the event loop is busy; it only reads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+
+from stream_fp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+__all__ = ["Health", "HealthServer"]
+
+_PLAIN: Final = [("Content-Type", "text/plain; charset=utf-8")]
+
+
+@dataclass(slots=True)
+class Health:
+    """Why the service is not ready or not alive; empty means that it is.
+
+    Ready: the model is loaded and every assigned partition has been rebuilt. Alive: every partition that has records
+    waiting makes progress.
+    """
+
+    not_ready: dict[str, str] = field(default_factory=dict)
+    not_alive: dict[str, str] = field(default_factory=dict)
+
+
+class HealthServer:
+    """Serves metrics and health until it is closed.
+
+    Parameters
+    ----------
+    host, port : str, int
+        Where to listen; port 0 takes any free one.
+    registry : CollectorRegistry
+    health : Health
+
+    Raises
+    ------
+    ConfigError
+        When the address cannot be bound.
+    """
+
+    def __init__(self, host: str, port: int, *, registry: CollectorRegistry, health: Health) -> None:
+        self._metrics = make_wsgi_app(registry)
+        self._health = health
+        try:
+            self._server: WSGIServer = make_server(
+                host, port, self._answer, server_class=ThreadingWSGIServer, handler_class=_QuietHandler
+            )
+        except OSError as error:
+            raise ConfigError("http_port", f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="stream-fp-http", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Port it listens on."""
+        return self._server.server_port
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _answer(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environment.get("PATH_INFO", "")
+        if path == "/metrics":
+            answer: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = self._metrics
+            return answer(environment, start_response)
+        reasons = {"/healthz": self._health.not_alive, "/readyz": self._health.not_ready}.get(path)
+        if reasons is None:
+            start_response("404 Not Found", _PLAIN)
+            return [b"expected /metrics, /healthz or /readyz\n"]
+        if reasons:
+            start_response("503 Service Unavailable", _PLAIN)
+            return [f"{what}: {why}\n".encode() for what, why in list(reasons.items())]
+        start_response("200 OK", _PLAIN)
+        return [b"ok\n"]
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it
+        """Write no line for every scrape."""

@@ -1,0 +1,167 @@
+"""Publishing the outcomes of one partition together with its progress: all of it or nothing.
+
+With exactly-once delivery, predictions, dead letters and the group's offset are one Kafka transaction by a producer
+whose id belongs to the input partition, so that starting it fences whoever owned the partition before. At least once,
+the same is sent without a transaction, offsets last: a crash in between repeats, never loses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_fp.config import Settings
+from stream_fp.kafka.clients import new_producer
+from stream_fp.kafka.progress import Progress
+from stream_fp.messages import encode_prediction
+from stream_fp.outcomes import DeadLetter, Outcome, Published
+
+__all__ = ["Publisher"]
+
+Headers = list[tuple[str, bytes]]
+
+#: A dead letter that the broker refuses as too large is sent again without its value where that has more bytes than
+#: this, with a header that says so: the original stays where topic, partition and offset say.
+_LARGE_VALUE_BYTES: Final = 100_000
+_MAX_REASON_LENGTH: Final = 1_000
+
+
+class Publisher:
+    """Publishes for one input partition.
+
+    Parameters
+    ----------
+    settings : Settings
+    partition : TopicPartition
+        The input partition.
+    n_output_partitions : int
+        Of the output topic.
+    consumer : AIOKafkaConsumer
+        Commits the offset where delivery is at least once.
+    """
+
+    def __init__(
+        self, settings: Settings, partition: TopicPartition, *, n_output_partitions: int, consumer: AIOKafkaConsumer
+    ) -> None:
+        self._settings = settings
+        self._partition = partition
+        # The output partition of the same number: then a partition's output tells which of its sessions are done.
+        self._output_partition = partition.partition if partition.partition < n_output_partitions else None
+        self._consumer = consumer
+        self._exactly_once = settings.delivery == "exactly-once"
+        self._producer: AIOKafkaProducer | None = None
+
+    @property
+    def transactional_id(self) -> str:
+        """Id of the transactional producer: the same for every owner of the partition."""
+        return f"{self._settings.group_id}-{self._partition.topic}-{self._partition.partition}"
+
+    async def start(self) -> None:
+        """Start the producer; with exactly-once delivery this fences the partition's former owner."""
+        producer = new_producer(self._settings, self.transactional_id if self._exactly_once else None)
+        try:
+            await producer.start()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                await producer.stop()
+            raise
+        self._producer = producer
+
+    async def aclose(self) -> None:
+        """Stop the producer; a transaction left open is aborted by its successor or by its time-out."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def publish(self, outcomes: Sequence[Outcome], low_offset: int, progress: Progress) -> None:
+        """Publish outcomes and commit progress; returns once the broker has acknowledged all of it.
+
+        Raises
+        ------
+        aiokafka.errors.KafkaError
+            When it failed. The publisher has to be closed then, and the state rebuilt from the committed offset.
+        """
+        records = [self._to_record(outcome) for outcome in outcomes]
+        try:
+            await self._publish(records, low_offset, progress)
+        except (MessageSizeTooLargeError, RecordListTooLargeError):
+            smaller = [_without_large_value(record) for record in records]
+            if smaller == records:
+                raise
+            await self._publish(smaller, low_offset, progress)
+
+    async def _publish(self, records: Sequence[dict[str, Any]], low_offset: int, progress: Progress) -> None:
+        offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}
+        producer = self._producer
+        if producer is None:
+            msg = "expected a started publisher"
+            raise RuntimeError(msg)
+        if not self._exactly_once:
+            await _send(producer, records)
+            await self._consumer.commit(offsets)
+            return
+        async with producer.transaction():
+            # Offsets before records: the other order meets aiokafka #1004.
+            await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
+            await _send(producer, records)
+
+    def _to_record(self, outcome: Outcome) -> dict[str, Any]:
+        match outcome:
+            case Published():
+                return {
+                    "topic": self._settings.output_topic,
+                    "partition": self._output_partition,
+                    "key": outcome.key,
+                    "value": encode_prediction(outcome.prediction),
+                    "headers": self._prediction_headers(outcome),
+                }
+            case DeadLetter():
+                record: Any = outcome.record
+                return {
+                    "topic": self._settings.dead_letter_topic,
+                    "key": record.key,
+                    "value": record.value,
+                    "headers": [*record.headers, *self._error_headers(outcome)],
+                    "timestamp_ms": record.timestamp,
+                }
+
+    def _prediction_headers(self, outcome: Published) -> Headers:
+        # The wall clock goes here and nowhere else: key and value are the same in live and replay.
+        source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
+        return [
+            ("stream_fp.source", source.encode()),
+            ("stream_fp.model_version", outcome.prediction.classification_metadata.model_version.encode()),
+            ("stream_fp.processed_at", datetime.now(UTC).isoformat().encode()),
+        ]
+
+    def _error_headers(self, outcome: DeadLetter) -> Headers:
+        facts = {
+            "topic": self._partition.topic,
+            "partition": str(self._partition.partition),
+            "offset": str(outcome.record.offset),
+            "stage": outcome.stage,
+            "class": outcome.error_class,
+            "message": outcome.message[:_MAX_REASON_LENGTH],
+        }
+        return [(f"stream_fp.errors.{name}", text.encode("utf-8", "replace")) for name, text in facts.items()]
+
+
+async def _send(producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:
+    if records:
+        acknowledgements = [await producer.send(**record) for record in records]
+        await asyncio.gather(*acknowledgements)
+
+
+def _without_large_value(record: dict[str, Any]) -> dict[str, Any]:
+    value = record["value"]
+    if "timestamp_ms" not in record or value is None or len(value) <= _LARGE_VALUE_BYTES:
+        return record
+    omitted = ("stream_fp.errors.value_omitted_bytes", str(len(value)).encode())
+    return {**record, "value": None, "headers": [*record["headers"], omitted]}

@@ -1,0 +1,61 @@
+"""The topics that must be there before the service starts; the input topic is looked at, never touched."""
+
+from __future__ import annotations
+
+import logging
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from stream_fp.config import Settings
+from stream_fp.errors import TopicMissingError
+
+__all__ = ["ensure_topics"]
+
+_logger = logging.getLogger(__name__)
+
+
+async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, int]:
+    """Check that the three topics exist, and create the two that are written where that is wanted.
+
+    Returns
+    -------
+    dict of str to int
+        Number of partitions by topic.
+
+    Raises
+    ------
+    TopicMissingError
+        When a topic is missing and may not be created.
+    """
+    n_partitions = await _count_partitions(admin)
+    n_input = n_partitions.get(settings.input_topic)
+    if n_input is None:
+        raise TopicMissingError(settings.input_topic, "input_topic")
+    for setting, topic, configs in (
+        ("output_topic", settings.output_topic, {}),
+        ("dead_letter_topic", settings.dead_letter_topic, {"max.message.bytes": str(settings.max_request_bytes)}),
+    ):
+        if topic in n_partitions:
+            continue
+        if not settings.create_topics:
+            raise TopicMissingError(topic, setting)
+        await _create(admin, NewTopic(topic, n_input, -1, topic_configs=configs))
+        n_partitions[topic] = n_input
+        _logger.info("created topic %s with %d partitions", topic, n_input)
+    return n_partitions
+
+
+async def _count_partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    # Asking for all topics creates none, even where the broker creates what it is asked for by name.
+    names = await admin.list_topics()
+    described = await admin.describe_topics(names) if names else []
+    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+
+
+async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
+    response = await admin.create_topics([topic])
+    for _, code, *_message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise error(f"creating topic {topic.name}")

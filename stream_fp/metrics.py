@@ -1,0 +1,141 @@
+"""Prometheus instruments: latencies as histograms, and the books of each partition read when they are scraped.
+
+Nothing here is global: a `Metrics` owns its registry. Per-partition counters and gauges are read from the workers at
+scrape time, so the hot path pays nothing and the series of a revoked partition end with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from stream_fp.outcomes import Counts
+
+__all__ = ["Metrics", "PartitionView"]
+
+#: From 50 us, where a classification lies, to the minute that a stuck broker takes.
+LATENCY_BUCKETS_S: Final = (
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionView:
+    """What a scrape sees of one partition."""
+
+    topic: str
+    partition: int
+    counts: Counts
+    n_rebuilt: int
+    n_open_sessions: int
+    n_buffered_events: int
+    n_buffered_bytes: int
+    committed_lag: int
+    position_lag: int
+
+
+class Metrics:
+    """All instruments of one service.
+
+    Parameters
+    ----------
+    partitions : callable
+        Returns a view of every partition owned now.
+    """
+
+    def __init__(self, partitions: Callable[[], Iterable[PartitionView]]) -> None:
+        self.registry = CollectorRegistry()
+        self._partitions = partitions
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.end_to_end = self._histogram(
+            "prediction_latency", "From the timestamp of the triggering record to the acknowledged prediction."
+        )
+        self.extraction = self._histogram("extraction", "Computing the features of one session.")
+        self.classification = self._histogram("classification", "Assigning one feature vector to an archetype.")
+        self.decode = self._histogram("decode", "Decoding one record (every 64th is timed).")
+        self.publish = self._histogram("publish", "Publishing outcomes and progress, until acknowledged.")
+        self.sidecar_write = self._histogram("sidecar_write", "Writing one sidecar file, until it is on disk.")
+        self.artifact_load = self._histogram("artifact_load", "Loading and verifying the library.")
+        self.rebuild = self._histogram("rebuild", "Rebuilding a partition's state after a start or a rebalance.")
+        self.predictions = Counter(
+            "stream_fp_predictions", "Predictions published.", ["archetype"], registry=self.registry
+        )
+        self.commits = Counter("stream_fp_commits", "Commits of progress acknowledged.", registry=self.registry)
+        self.publish_failures = Counter(
+            "stream_fp_publish_failures", "Publishing attempts that failed and were started over.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.sidecar_failures = Counter(
+            "stream_fp_sidecar_failures", "Attempts to write a sidecar or minidash that failed and were repeated.",
+            registry=self.registry,
+        )  # fmt: skip
+        self.rebalances = Counter("stream_fp_rebalances", "Assignments received.", registry=self.registry)
+        self.assigned = Gauge("stream_fp_assigned_partitions", "Partitions owned now.", registry=self.registry)
+        self.model = Info("stream_fp_model", "The library in use.", registry=self.registry)
+        self.registry.register(self)
+
+    def _histogram(self, what: str, text: str) -> Histogram:
+        return Histogram(f"stream_fp_{what}_seconds", text, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+
+    def describe(self) -> list[Metric]:
+        """Name nothing in advance: the families depend on the partitions owned."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the books of the partitions owned now."""
+        labels = ["topic", "partition"]
+        consumed = CounterMetricFamily("stream_fp_records_consumed", "Records taken from the partition.", labels=labels)
+        applied = CounterMetricFamily("stream_fp_records_applied", "Records applied to a session.", labels=labels)
+        dead = CounterMetricFamily(
+            "stream_fp_records_dead_lettered", "Records sent to the dead-letter topic.", labels=[*labels, "class"]
+        )
+        ignored = CounterMetricFamily(
+            "stream_fp_records_ignored", "Records that change nothing, by reason.", labels=[*labels, "reason"]
+        )
+        rebuilt = CounterMetricFamily(
+            "stream_fp_records_rebuilt", "Records read again to rebuild state; not among those consumed.", labels=labels
+        )
+        opened = CounterMetricFamily("stream_fp_sessions_opened", "Sessions opened.", labels=labels)
+        closed = CounterMetricFamily("stream_fp_sessions_closed", "Sessions closed.", labels=[*labels, "reason"])
+        unpredicted = CounterMetricFamily(
+            "stream_fp_checkpoints_unpredicted", "Checkpoints without a prediction.", labels=[*labels, "reason"]
+        )
+        gauges = {
+            "n_open_sessions": GaugeMetricFamily("stream_fp_open_sessions", "Sessions open.", labels=labels),
+            "n_buffered_events": GaugeMetricFamily("stream_fp_buffered_events", "Events held.", labels=labels),
+            "n_buffered_bytes": GaugeMetricFamily(
+                "stream_fp_buffered_bytes", "Memory of open sessions.", labels=labels
+            ),
+            "committed_lag": GaugeMetricFamily(
+                "stream_fp_committed_lag_records", "Records from the committed low offset to the end.", labels=labels
+            ),
+            "position_lag": GaugeMetricFamily(
+                "stream_fp_position_lag_records", "Records from the position to the end.", labels=labels
+            ),
+        }
+        for view in self._partitions():
+            key = [view.topic, str(view.partition)]
+            counts = view.counts
+            consumed.add_metric(key, counts.consumed)
+            applied.add_metric(key, counts.applied)
+            rebuilt.add_metric(key, view.n_rebuilt)
+            opened.add_metric(key, counts.sessions_opened)
+            for family, by_reason in (
+                (dead, counts.dead_lettered),
+                (ignored, counts.ignored),
+                (closed, counts.sessions_closed),
+                (unpredicted, counts.unpredicted),
+            ):
+                for reason, n in by_reason.items():
+                    family.add_metric([*key, reason], n)
+            for name, gauge in gauges.items():
+                gauge.add_metric(key, getattr(view, name))
+        yield from (consumed, applied, dead, ignored, rebuilt, opened, closed, unpredicted, *gauges.values())

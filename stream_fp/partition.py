@@ -1,0 +1,371 @@
+"""One input partition from assignment to revocation: engine, sidecars and publisher in their order.
+
+The order is what correctness rests on:
+
+1. start the producer, which fences the former owner and ends its transaction;
+2. read the committed offset and its progress note; seek there;
+3. feed the engine, which is silent up to the published position;
+4. for each batch: write the sidecars, then publish outcomes and progress in one transaction. A crash in between
+   writes the same sidecar again.
+
+When publishing fails, producer and engine are thrown away and all four are gone through again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from stream_fp.classifier import Classifier
+from stream_fp.config import Settings
+from stream_fp.engine import Engine
+from stream_fp.errors import ServiceError
+from stream_fp.kafka.progress import Progress, find_starting_point, fingerprint_of
+from stream_fp.kafka.publisher import Publisher
+from stream_fp.messages import encode_prediction
+from stream_fp.metrics import Metrics, PartitionView
+from stream_fp.outcomes import Counts, Outcome, Published
+from stream_fp.predictor import Predictor
+from stream_fp.sinks.minidash import write_row
+from stream_fp.sinks.sidecar import write_session_sidecar
+
+__all__ = ["PartitionWorker"]
+
+_logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_S: Final = 0.2
+_MAX_BACKOFF_S: Final = 5.0
+
+
+class PartitionWorker:
+    """Follows one partition until it is stopped.
+
+    Parameters
+    ----------
+    partition : TopicPartition
+    consumer : AIOKafkaConsumer
+        Shared by the workers; each takes the records of its own partition.
+    admin : AIOKafkaAdminClient
+    classifier : Classifier
+    settings : Settings
+    metrics : Metrics
+    n_output_partitions : int
+        Of the output topic.
+    minidash_lock : asyncio.Lock
+        The page is one for all partitions.
+    """
+
+    def __init__(
+        self,
+        partition: TopicPartition,
+        *,
+        consumer: AIOKafkaConsumer,
+        admin: AIOKafkaAdminClient,
+        classifier: Classifier,
+        settings: Settings,
+        metrics: Metrics,
+        n_output_partitions: int,
+        minidash_lock: asyncio.Lock,
+    ) -> None:
+        self.partition = partition
+        self._consumer = consumer
+        self._admin = admin
+        self._classifier = classifier
+        self._settings = settings
+        self._metrics = metrics
+        self._n_output_partitions = n_output_partitions
+        self._minidash_lock = minidash_lock
+        self._fingerprint = fingerprint_of(
+            settings.engine_settings(),
+            classifier.library,
+            settings.distance_metric,
+            settings.confidence_method,
+            settings.assignment,
+        )
+        self._publisher: Publisher | None = None
+        self._engine: Engine | None = None
+        self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
+        self._stopping = asyncio.Event()
+        # What has been published; the engine's own books run ahead of it and are thrown away when publishing fails.
+        self._finished_counts = Counts()
+        self._counts = Counts()
+        self._n_rebuilt = 0
+        self._committed_position = -1
+        self._committed_low_offset = 0
+        self._committed_at_s = 0.0
+        self.not_ready = "starting"
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    async def run(self) -> None:
+        """Follow the partition until `stop`; failures that can pass are started over, others are raised.
+
+        Raises
+        ------
+        ServiceError
+            When no new attempt could go better.
+        """
+        backoff_s = _FIRST_BACKOFF_S
+        while not self._stopping.is_set():
+            try:
+                await self._start()
+                backoff_s = _FIRST_BACKOFF_S
+                while not self._stopping.is_set():
+                    await self._step()
+                await self._finish()
+            except ProducerFenced:
+                # Somebody else owns the partition: to start a producer now would fence the rightful owner. If nobody
+                # takes the partition from us within a session, it is ours after all.
+                _logger.warning("%s: fenced by another owner", self.partition)
+                self.not_ready = "fenced by another owner"
+                await self._close_publisher()
+                await self._pause(self._settings.session_timeout_s)
+            except (KafkaError, TimeoutError, OSError) as error:
+                self._metrics.publish_failures.inc()
+                self.not_ready = f"starting over after {type(error).__name__}: {error}"
+                _logger.warning("%s: starting over in %.1f s: %r", self.partition, backoff_s, error)
+                await self._close_publisher()
+                await self._pause(backoff_s)
+                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+            finally:
+                await self._close_publisher()
+
+    async def stop(self) -> None:
+        """Ask `run` to finish what it has begun and to return."""
+        self._stopping.set()
+        if self._fetching is not None:
+            self._fetching.cancel()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        started_s = time.perf_counter()
+        publisher = Publisher(
+            settings, self.partition, n_output_partitions=self._n_output_partitions, consumer=self._consumer
+        )
+        await publisher.start()
+        self._publisher = publisher
+        point = await find_starting_point(
+            self._consumer,
+            self._admin,
+            group_id=settings.group_id,
+            partition=self.partition,
+            start_from=settings.start_from,
+            offset_lost=settings.offset_lost,
+        )
+        if point.fingerprint not in (None, self._fingerprint):
+            _logger.warning(
+                "%s: settings or model differ from those of the last commit; sessions open now are judged anew from "
+                "offset %d, without repeating what was published before",
+                self.partition,
+                point.published_offset,
+            )
+        library = self._classifier.library
+        self._retire_counts()
+        self._engine = Engine(
+            Predictor(self._classifier, clock=time.perf_counter_ns),
+            settings.engine_settings(),
+            schedules=library.schedules,
+            typical_events=library.typical_events,
+            published_offset=point.published_offset,
+            watermark_us=point.watermark_us,
+            clock=time.perf_counter_ns,
+        )
+        self._committed_low_offset = point.low_offset
+        self._committed_position = point.published_offset
+        self._committed_at_s = time.monotonic()
+        self._consumer.seek(self.partition, point.low_offset)
+        self._consumer.resume(self.partition)
+        _logger.info("%s: from offset %d, speaking from %d", self.partition, point.low_offset, point.published_offset)
+        await self._rebuild(self._engine, point.low_offset, point.published_offset)
+        self._metrics.rebuild.observe(time.perf_counter() - started_s)
+        self.not_ready = ""
+
+    async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> None:
+        """Read what was published before once more, until the engine is where it was."""
+        position = low_offset
+        while position < published_offset and not self._stopping.is_set():
+            self.not_ready = f"rebuilding, {published_offset - position} records to go"
+            records = await self._fetch()
+            self._metrics_decode(engine)
+            if not await self._take(engine, records):
+                # Records may have been deleted or be markers: the client's position tells that they were passed.
+                position = await self._consumer.position(self.partition)
+            else:
+                position = engine.position or position
+
+    async def _step(self) -> None:
+        engine = self._running_engine()
+        await self._take(engine, await self._fetch())
+
+    async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
+        """Process records and publish what is due; return whether there were any."""
+        outcomes: list[Outcome] = []
+        process = engine.process
+        for record in records:
+            if made := process(record):
+                outcomes.extend(made)
+        if outcomes:
+            await self._write_sidecars(outcomes)
+        if outcomes or time.monotonic() - self._committed_at_s >= self._settings.commit_interval_s:
+            await self._publish(engine, outcomes)
+        self._metrics_decode(engine)
+        # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn.
+        await asyncio.sleep(0)
+        return bool(records)
+
+    async def _finish(self) -> None:
+        await self._publish(self._running_engine(), [])
+
+    # ---------------------------------------------------------------------------------------------------- the details
+
+    async def _fetch(self) -> list[ConsumerRecord]:
+        """Return the next records, or none after the commit interval or when stopping."""
+        if self._stopping.is_set():
+            return []
+        self._fetching = asyncio.ensure_future(
+            self._consumer.getmany(
+                self.partition,
+                timeout_ms=int(self._settings.commit_interval_s * 1000),
+                max_records=self._settings.max_poll_records,
+            )
+        )
+        try:
+            batches = await self._fetching
+        except asyncio.CancelledError:
+            if not self._stopping.is_set():
+                raise
+            return []
+        finally:
+            self._fetching = None
+        return batches.get(self.partition, [])
+
+    async def _publish(self, engine: Engine, outcomes: list[Outcome]) -> None:
+        low = engine.low_offset
+        position = engine.position
+        if low is None or position is None or position <= self._committed_position:
+            self._committed_at_s = time.monotonic()
+            return
+        low_offset, watermark_us = low
+        started_s = time.perf_counter()
+        publisher = self._publisher
+        if publisher is None:
+            msg = "expected a started worker"
+            raise RuntimeError(msg)
+        await publisher.publish(
+            outcomes,
+            low_offset,
+            Progress(published=position, watermark_us=watermark_us, fingerprint=self._fingerprint),
+        )
+        self._metrics.publish.observe(time.perf_counter() - started_s)
+        self._metrics.commits.inc()
+        self._committed_position, self._committed_low_offset = position, low_offset
+        self._committed_at_s = time.monotonic()
+        self._counts = copy.deepcopy(engine.counts)
+        self._n_rebuilt += engine.n_rebuilt
+        engine.n_rebuilt = 0
+        self._observe(outcomes)
+
+    def _observe(self, outcomes: Sequence[Outcome]) -> None:
+        now_s = time.time()
+        metrics = self._metrics
+        for outcome in outcomes:
+            if isinstance(outcome, Published):
+                timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
+                metrics.end_to_end.observe(max(0.0, now_s - timestamp_ms / 1000))
+                metrics.extraction.observe(outcome.extraction_ns / 1e9)
+                metrics.classification.observe(outcome.classification_ns / 1e9)
+                metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
+
+    def _metrics_decode(self, engine: Engine) -> None:
+        for took_ns in engine.decode_ns:
+            self._metrics.decode.observe(took_ns / 1e9)
+        engine.decode_ns.clear()
+
+    async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
+        """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
+        predictions = [outcome for outcome in outcomes if isinstance(outcome, Published)]
+        backoff_s = _FIRST_BACKOFF_S
+        while predictions:
+            try:
+                if self._settings.sidecar_dir:
+                    for took_s in await asyncio.to_thread(_write_all, Path(self._settings.sidecar_dir), predictions):
+                        self._metrics.sidecar_write.observe(took_s)
+                if self._settings.minidash_path:
+                    async with self._minidash_lock:
+                        await asyncio.to_thread(_write_rows, Path(self._settings.minidash_path), predictions)
+            except OSError as error:
+                self._metrics.sidecar_failures.inc()
+                self.not_ready = f"cannot write sidecars: {error}"
+                _logger.warning("%s: %s; again in %.1f s", self.partition, self.not_ready, backoff_s)
+                if self._stopping.is_set():
+                    raise  # nothing was published: whoever takes the partition next writes them
+                await self._pause(backoff_s)
+                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
+            else:
+                self.not_ready = ""
+                return
+
+    def _retire_counts(self) -> None:
+        """Add the books of an engine that is done to those of the worker."""
+        self._finished_counts = self._finished_counts + self._counts
+        self._counts = Counts()
+
+    def _running_engine(self) -> Engine:
+        if self._engine is None:
+            msg = "expected a started worker"
+            raise RuntimeError(msg)
+        return self._engine
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    async def _close_publisher(self) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            try:
+                await asyncio.wait_for(publisher.aclose(), self._settings.request_timeout_s)
+            except (KafkaError, TimeoutError, ServiceError) as error:
+                _logger.warning("%s: closing the producer: %r", self.partition, error)
+
+    # ------------------------------------------------------------------------------------------------------- looking
+
+    def view(self) -> PartitionView:
+        """Return what a scrape sees; called from another thread, so it only reads."""
+        engine = self._engine
+        end = self._consumer.highwater(self.partition) or 0
+        return PartitionView(
+            topic=self.partition.topic,
+            partition=self.partition.partition,
+            counts=self._finished_counts + self._counts,
+            n_rebuilt=self._n_rebuilt,
+            n_open_sessions=engine.n_open_sessions if engine else 0,
+            n_buffered_events=engine.n_buffered_events if engine else 0,
+            n_buffered_bytes=engine.n_buffered_bytes if engine else 0,
+            committed_lag=max(0, end - self._committed_low_offset),
+            position_lag=max(0, end - (engine.position or self._committed_low_offset if engine else end)),
+        )
+
+
+def _write_all(folder: Path, predictions: Sequence[Published]) -> list[float]:
+    took_s = []
+    for outcome in predictions:
+        started_s = time.perf_counter()
+        write_session_sidecar(folder, outcome.prediction.session_id, encode_prediction(outcome.prediction))
+        took_s.append(time.perf_counter() - started_s)
+    return took_s
+
+
+def _write_rows(page: Path, predictions: Sequence[Published]) -> None:
+    for outcome in predictions:
+        write_row(outcome.prediction, page)

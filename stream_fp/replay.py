@@ -1,0 +1,103 @@
+"""Replay: recorded sessions through the same engine that runs live, predictions out as JSON Lines.
+
+Files stand for partitions: each file of messages is one, read in order, and each session document is one of its own.
+The lines are the values that the live service publishes for the same records, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stream_fp.classifier import Classifier
+from stream_fp.config import Settings
+from stream_fp.engine import Engine
+from stream_fp.errors import DocumentError
+from stream_fp.files import find_files, read_records
+from stream_fp.messages import Prediction, encode_prediction
+from stream_fp.outcomes import Counts, DeadLetter, Published
+from stream_fp.predictor import Predictor
+
+__all__ = ["ReplaySummary", "replay_files"]
+
+
+@dataclass(slots=True)
+class ReplaySummary:
+    """What a replay came to."""
+
+    counts: Counts = field(default_factory=Counts)
+    n_files: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    dead_letters: list[str] = field(default_factory=list)
+    """The first few, each with its place."""
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+#: Enough to see what is wrong with a file, few enough to read.
+_N_DEAD_LETTERS_SHOWN = 20
+
+
+def replay_files(
+    source: Path,
+    classifier: Classifier,
+    settings: Settings,
+    write: Callable[[bytes], object],
+    progress: Callable[[], object] = lambda: None,
+) -> ReplaySummary:
+    """Replay the session files of `source`.
+
+    Parameters
+    ----------
+    source : Path
+        A file, or a folder of files.
+    classifier : Classifier
+    settings : Settings
+    write : callable
+        Gets each prediction as one line with its line end.
+    progress : callable
+        Called after each file.
+
+    Raises
+    ------
+    DocumentError
+        When there is no file at all, or none of them can be read.
+    """
+    files = find_files(source)
+    summary = ReplaySummary(n_files=len(files))
+    for path in files:
+        try:
+            for prediction in _replay_file(path, classifier, settings, summary):
+                write(encode_prediction(prediction) + b"\n")
+                summary.predictions.append(prediction)
+        except DocumentError as error:
+            summary.unreadable.append(str(error))
+        progress()
+    if len(summary.unreadable) == len(files):
+        raise DocumentError(str(source), f"none of {len(files)} files can be read; {summary.unreadable[0]}")
+    return summary
+
+
+def _replay_file(
+    path: Path, classifier: Classifier, settings: Settings, summary: ReplaySummary
+) -> Iterator[Prediction]:
+    library = classifier.library
+    engine = Engine(
+        Predictor(classifier),
+        settings.engine_settings(),
+        schedules=library.schedules,
+        typical_events=library.typical_events,
+    )
+    try:
+        for record in read_records(path):
+            for outcome in engine.process(record):
+                match outcome:
+                    case Published():
+                        yield outcome.prediction
+                    case DeadLetter() if len(summary.dead_letters) < _N_DEAD_LETTERS_SHOWN:
+                        summary.dead_letters.append(f"{path}, record {record.offset}: {outcome.message}")
+                    case DeadLetter():
+                        pass
+        engine.close()
+    finally:
+        summary.counts = summary.counts + engine.counts

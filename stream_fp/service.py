@@ -1,0 +1,257 @@
+"""The online service: joins the consumer group and keeps one worker for each partition it is given.
+
+Rebalance listeners only note what changed; starting a worker (which reads from the broker and rebuilds state) happens
+outside them, so that heartbeats go on. Revoked partitions are drained before the group moves on, within a budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from stream_fp.classifier import Classifier
+from stream_fp.config import Settings
+from stream_fp.errors import ConfigError, ServiceError
+from stream_fp.health import Health, HealthServer
+from stream_fp.kafka.clients import new_admin, new_consumer
+from stream_fp.kafka.topics import ensure_topics
+from stream_fp.library import Library, load_library
+from stream_fp.metrics import Metrics, PartitionView
+from stream_fp.partition import PartitionWorker
+
+__all__ = ["Service", "load_classifier", "run_service"]
+
+_logger = logging.getLogger(__name__)
+
+_LOOK_INTERVAL_S: Final = 1.0
+#: Part of the session time-out that draining revoked partitions may take; the rest is for the rejoin.
+_REVOKE_BUDGET: Final = 0.5
+
+
+def load_classifier(settings: Settings) -> Classifier:
+    """Load the library that the settings name and return its classifier.
+
+    Raises
+    ------
+    ConfigError
+        When no library is named.
+    ModelNotFoundError, ModelLoadError, FeatureDimensionError
+        When it cannot be used.
+    """
+    if not settings.model_path:
+        raise ConfigError("model_path", "expected the folder of a trained library, got none")
+    return Classifier(
+        load_library(Path(settings.model_path)),
+        distance_metric=settings.distance_metric,
+        confidence_method=settings.confidence_method,
+        assignment=settings.assignment,
+    )
+
+
+async def run_service(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    StreamFpError
+        When the service cannot start or go on.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Service(settings) as service:
+            await service.run(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+class Service:
+    """Consumer, workers, metrics and health of one process; an async context manager.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics(self._views)
+        self.health = Health(not_ready={"service": "starting"})
+        self._workers: dict[TopicPartition, PartitionWorker] = {}
+        self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._failure: asyncio.Future[None] | None = None
+        self._minidash_lock = asyncio.Lock()
+        self._stack = contextlib.AsyncExitStack()
+        self._consumer: AIOKafkaConsumer
+        self._admin: AIOKafkaAdminClient
+        self._classifier: Classifier
+        self._n_output_partitions = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        started_s = time.perf_counter()
+        self._classifier = load_classifier(settings)
+        self.metrics.artifact_load.observe(time.perf_counter() - started_s)
+        library: Library = self._classifier.library
+        self.metrics.model.info({"version": library.version, "fingerprint": library.fingerprint})
+        server = HealthServer(
+            settings.http_host, settings.http_port, registry=self.metrics.registry, health=self.health
+        )
+        self._stack.callback(server.close)
+        self.http_port = server.port
+        try:
+            self._admin = new_admin(settings)
+            self._stack.push_async_callback(self._admin.close)
+            await self._admin.start()
+            n_partitions = await ensure_topics(self._admin, settings)
+            self._n_output_partitions = n_partitions[settings.output_topic]
+            self._consumer = new_consumer(settings)
+            self._stack.push_async_callback(_bounded, self._consumer.stop, settings.request_timeout_s)
+            self._failure = asyncio.get_running_loop().create_future()
+            self._consumer.subscribe([settings.input_topic], listener=_Listener(self._revoked, self._assigned))
+            await self._consumer.start()
+        except (KafkaError, OSError) as error:
+            raise ServiceError(f"cannot reach Kafka at {settings.bootstrap_servers}: {error}") from error
+        _logger.info(
+            "group %s follows %s with model %s, %s; metrics on port %d",
+            settings.group_id, settings.input_topic, library.version, settings.delivery, server.port,
+        )  # fmt: skip
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set.
+
+        Raises
+        ------
+        ServiceError
+            When a worker failed for good.
+        """
+        if self._failure is None:
+            msg = "expected a started service"
+            raise RuntimeError(msg)
+        waiter = asyncio.ensure_future(stop.wait())
+        try:
+            while not stop.is_set() and not self._failure.done():
+                watched: set[asyncio.Future[Any]] = {waiter, self._failure}
+                await asyncio.wait(watched, timeout=_LOOK_INTERVAL_S, return_when="FIRST_COMPLETED")
+                await self._look()
+        finally:
+            waiter.cancel()
+        if self._failure.done():
+            self._failure.result()
+
+    async def aclose(self) -> None:
+        """Drain, publish, commit and leave the group, within the grace period."""
+        self.health.not_ready["service"] = "stopping"
+        try:
+            await self._stop_workers(list(self._tasks), self.settings.shutdown_grace_s)
+        finally:
+            await self._stack.aclose()
+
+    # ---------------------------------------------------------------------------------------------------- rebalancing
+
+    async def _revoked(self, partitions: Iterable[TopicPartition]) -> None:
+        await self._stop_workers(list(partitions), self.settings.session_timeout_s * _REVOKE_BUDGET)
+
+    async def _assigned(self, partitions: Iterable[TopicPartition]) -> None:
+        self.metrics.rebalances.inc()
+        for partition in partitions:
+            # Nothing may be fetched before the worker has said from where; a position keeps the client from asking
+            # for the committed offset on its own.
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, 0)
+            worker = PartitionWorker(
+                partition,
+                consumer=self._consumer,
+                admin=self._admin,
+                classifier=self._classifier,
+                settings=self.settings,
+                metrics=self.metrics,
+                n_output_partitions=self._n_output_partitions,
+                minidash_lock=self._minidash_lock,
+            )
+            task = asyncio.create_task(worker.run(), name=f"{partition.topic}-{partition.partition}")
+            task.add_done_callback(self._worker_done)
+            self._workers[partition], self._tasks[partition] = worker, task
+        self.metrics.assigned.set(len(self._workers))
+
+    async def _stop_workers(self, partitions: list[TopicPartition], budget_s: float) -> None:
+        stopping = {p: self._tasks[p] for p in partitions if p in self._tasks}
+        for partition in stopping:
+            await self._workers[partition].stop()
+        if stopping:
+            _, late = await asyncio.wait(stopping.values(), timeout=budget_s)
+            for task in late:
+                # Its transaction is never committed; the next owner's producer ends it.
+                _logger.warning("%s: not finished within %.1f s, given up", task.get_name(), budget_s)
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+        for partition in stopping:
+            del self._workers[partition], self._tasks[partition]
+        self.metrics.assigned.set(len(self._workers))
+
+    def _worker_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._failure is None or self._failure.done():
+            return
+        error = task.exception()
+        if error is not None:
+            self._failure.set_exception(error)
+
+    # --------------------------------------------------------------------------------------------------- looking after
+
+    async def _look(self) -> None:
+        """Refresh readiness, and keep the client's poll clock running while there is nothing to poll."""
+        reasons = {str(p): w.not_ready for p, w in list(self._workers.items()) if w.not_ready}
+        if not self._workers:
+            reasons["service"] = "no partition assigned"
+            if not self._consumer.assignment():
+                await self._consumer.getmany(timeout_ms=0)
+        self.health.not_ready = reasons
+
+    def _views(self) -> list[PartitionView]:
+        return [worker.view() for worker in list(self._workers.values())]
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(
+        self,
+        revoked: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+        assigned: Callable[[Iterable[TopicPartition]], Awaitable[None]],
+    ) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._assigned(assigned)
+
+
+async def _bounded(close: Callable[[], Awaitable[None]], budget_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(close(), budget_s)
