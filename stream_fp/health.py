@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Health", "HealthServer"]
 
-_PLAIN: Final = [("Content-Type", "text/plain; charset=utf-8")]
+_PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 
 @dataclass(slots=True)
@@ -82,12 +82,12 @@ class HealthServer:
             return answer(environment, start_response)
         reasons = {"/healthz": self._health.not_alive, "/readyz": self._health.not_ready}.get(path)
         if reasons is None:
-            start_response("404 Not Found", _PLAIN)
+            start_response("404 Not Found", [_PLAIN])
             return [b"expected /metrics, /healthz or /readyz\n"]
         if reasons:
-            start_response("503 Service Unavailable", _PLAIN)
+            start_response("503 Service Unavailable", [_PLAIN])
             return [f"{what}: {why}\n".encode() for what, why in list(reasons.items())]
-        start_response("200 OK", _PLAIN)
+        start_response("200 OK", [_PLAIN])
         return [b"ok\n"]
 
 

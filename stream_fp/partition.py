@@ -78,6 +78,7 @@ class PartitionWorker:
         minidash_lock: asyncio.Lock,
     ) -> None:
         self.partition = partition
+        self.name = f"{partition.topic}[{partition.partition}]"
         self._consumer = consumer
         self._admin = admin
         self._classifier = classifier
@@ -126,14 +127,14 @@ class PartitionWorker:
             except ProducerFenced:
                 # Somebody else owns the partition: to start a producer now would fence the rightful owner. If nobody
                 # takes the partition from us within a session, it is ours after all.
-                _logger.warning("%s: fenced by another owner", self.partition)
+                _logger.warning("%s: fenced by another owner", self.name)
                 self.not_ready = "fenced by another owner"
                 await self._close_publisher()
                 await self._pause(self._settings.session_timeout_s)
             except (KafkaError, TimeoutError, OSError) as error:
                 self._metrics.publish_failures.inc()
                 self.not_ready = f"starting over after {type(error).__name__}: {error}"
-                _logger.warning("%s: starting over in %.1f s: %r", self.partition, backoff_s, error)
+                _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
                 await self._close_publisher()
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
@@ -166,7 +167,7 @@ class PartitionWorker:
             _logger.warning(
                 "%s: settings or model differ from those of the last commit; sessions open now are judged anew from "
                 "offset %d, without repeating what was published before",
-                self.partition,
+                self.name,
                 point.published_offset,
             )
         library = self._classifier.library
@@ -185,7 +186,7 @@ class PartitionWorker:
         self._committed_at_s = time.monotonic()
         self._consumer.seek(self.partition, point.low_offset)
         self._consumer.resume(self.partition)
-        _logger.info("%s: from offset %d, speaking from %d", self.partition, point.low_offset, point.published_offset)
+        _logger.info("%s: from offset %d, speaking from %d", self.name, point.low_offset, point.published_offset)
         await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         self.not_ready = ""
@@ -306,7 +307,7 @@ class PartitionWorker:
             except OSError as error:
                 self._metrics.sidecar_failures.inc()
                 self.not_ready = f"cannot write sidecars: {error}"
-                _logger.warning("%s: %s; again in %.1f s", self.partition, self.not_ready, backoff_s)
+                _logger.warning("%s: %s; again in %.1f s", self.name, self.not_ready, backoff_s)
                 if self._stopping.is_set():
                     raise  # nothing was published: whoever takes the partition next writes them
                 await self._pause(backoff_s)
@@ -336,7 +337,7 @@ class PartitionWorker:
             try:
                 await asyncio.wait_for(publisher.aclose(), self._settings.request_timeout_s)
             except (KafkaError, TimeoutError, ServiceError) as error:
-                _logger.warning("%s: closing the producer: %r", self.partition, error)
+                _logger.warning("%s: closing the producer: %r", self.name, error)
 
     # ------------------------------------------------------------------------------------------------------- looking
 

@@ -88,7 +88,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(self._views)
+        self.metrics = Metrics(self.views)
         self.health = Health(not_ready={"service": "starting"})
         self._workers: dict[TopicPartition, PartitionWorker] = {}
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
@@ -193,7 +193,7 @@ class Service:
                 n_output_partitions=self._n_output_partitions,
                 minidash_lock=self._minidash_lock,
             )
-            task = asyncio.create_task(worker.run(), name=f"{partition.topic}-{partition.partition}")
+            task = asyncio.create_task(worker.run(), name=worker.name)
             task.add_done_callback(self._worker_done)
             self._workers[partition], self._tasks[partition] = worker, task
         self.metrics.assigned.set(len(self._workers))
@@ -225,14 +225,15 @@ class Service:
 
     async def _look(self) -> None:
         """Refresh readiness, and keep the client's poll clock running while there is nothing to poll."""
-        reasons = {str(p): w.not_ready for p, w in list(self._workers.items()) if w.not_ready}
+        reasons = {w.name: w.not_ready for w in list(self._workers.values()) if w.not_ready}
         if not self._workers:
             reasons["service"] = "no partition assigned"
             if not self._consumer.assignment():
                 await self._consumer.getmany(timeout_ms=0)
         self.health.not_ready = reasons
 
-    def _views(self) -> list[PartitionView]:
+    def views(self) -> list[PartitionView]:
+        """Return the books of the partitions owned now."""
         return [worker.view() for worker in list(self._workers.values())]
 
 

@@ -28,29 +28,35 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[
     TopicMissingError
         When a topic is missing and may not be created.
     """
-    n_partitions = await _count_partitions(admin)
-    n_input = n_partitions.get(settings.input_topic)
-    if n_input is None:
+    layouts = await _layouts(admin)
+    if settings.input_topic not in layouts:
         raise TopicMissingError(settings.input_topic, "input_topic")
+    n_input, n_replicas = layouts[settings.input_topic]
     for setting, topic, configs in (
         ("output_topic", settings.output_topic, {}),
         ("dead_letter_topic", settings.dead_letter_topic, {"max.message.bytes": str(settings.max_request_bytes)}),
     ):
-        if topic in n_partitions:
+        if topic in layouts:
             continue
         if not settings.create_topics:
             raise TopicMissingError(topic, setting)
-        await _create(admin, NewTopic(topic, n_input, -1, topic_configs=configs))
-        n_partitions[topic] = n_input
+        # As many partitions and copies as the input has: what comes from it deserves no less.
+        await _create(admin, NewTopic(topic, n_input, n_replicas, topic_configs=configs))
+        layouts[topic] = n_input, n_replicas
         _logger.info("created topic %s with %d partitions", topic, n_input)
-    return n_partitions
+    return {topic: n for topic, (n, _) in layouts.items()}
 
 
-async def _count_partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
+async def _layouts(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+    """Return number of partitions and of replicas by topic."""
     # Asking for all topics creates none, even where the broker creates what it is asked for by name.
     names = await admin.list_topics()
     described = await admin.describe_topics(names) if names else []
-    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+    return {
+        topic["topic"]: (len(topic["partitions"]), max(len(p["replicas"]) for p in topic["partitions"]))
+        for topic in described
+        if topic["partitions"]
+    }
 
 
 async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:

@@ -1,8 +1,8 @@
 """Run a real Kafka, one node or several, from its jars on the loopback interface.
 
 `broker.py` uses it for the broker that all integration tests share; a test that kills brokers starts one of
-its own. The jars come from `kafka_jars.py`. A node keeps its
-ports and its data from `start` to `close`, so a client may outlive any number of kills and restarts.
+its own. The jars come from `kafka_jars.py`. A node keeps its ports and its data from `start` to `close`, so a
+client may outlive any number of kills and restarts.
 
 Every call blocks: from a coroutine use `asyncio.to_thread(kafka.restart)`.
 """

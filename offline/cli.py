@@ -1,0 +1,54 @@
+"""The command line ``stream-fp-offline``: one group, one file of `offline.commands` a command.
+
+Every error that is raised on purpose ends here as one readable line on stderr: with status 2 where a setting or the
+usage is wrong, else 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import click
+
+import stream_fp
+from offline.commands.train import train_command
+from offline.console import say
+from stream_fp.errors import ConfigError, StreamFpError
+
+__all__ = ["cli", "main"]
+
+_USAGE: Final = 2
+_FAILURE: Final = 1
+_INTERRUPTED: Final = 130  # as shells say it
+
+
+@click.group("stream-fp-offline")
+@click.version_option(stream_fp.__version__, prog_name="stream-fp-offline")
+def cli() -> None:
+    """Learn the archetypes of trading sessions, and judge what was learned."""
+
+
+cli.add_command(train_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit; `arguments` are those of the process by default."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        # Without standalone mode, click returns the status of --help and the like instead of exiting.
+        status = cli.main(args=arguments, prog_name="stream-fp-offline", standalone_mode=False)
+    except click.Abort:
+        say("interrupted")
+        return _INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except StreamFpError as error:
+        say("error: " + " ".join(str(error).split("\n")))
+        return _USAGE if isinstance(error, ConfigError) else _FAILURE
+    return status if isinstance(status, int) else 0

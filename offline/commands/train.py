@@ -1,0 +1,152 @@
+"""``stream-fp-offline train``: session files in, a library of archetypes out.
+
+Only options and order of work; the work itself is in `offline.dataset`, `offline.train` and `offline.artifacts`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from offline.console import file_progress, say
+from stream_fp.completion import POLICIES
+
+if TYPE_CHECKING:
+    from offline.prefix_models import ScalerKind
+    from stream_fp.completion import CompletionPolicy
+
+__all__ = ["train_command"]
+
+_DEFAULT_CHECKPOINTS: Final = "25,30,40,50"
+_MAX_SEED: Final = 2**32 - 1  # what scikit-learn takes
+
+
+def _checkpoints(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
+    found = set()
+    for text in ",".join(values).split(","):
+        try:
+            checkpoint_pct = float(text)
+        except ValueError as error:
+            raise click.BadParameter(f"expected percentages such as {_DEFAULT_CHECKPOINTS}, got {text!r}") from error
+        if not 0 < checkpoint_pct <= 100:
+            raise click.BadParameter(f"expected percentages above 0 and up to 100, got {text!r}")
+        found.add(checkpoint_pct)
+    return tuple(sorted(found))
+
+
+def _csv_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix != ".csv":
+        raise click.BadParameter(f"expected a file name ending in .csv, got {str(value)!r}")
+    return value
+
+
+def _model_version(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and (not value.strip() or not value.isprintable()):
+        raise click.BadParameter(f"expected a printable version such as 1.0.2, got {value!r}")
+    return value
+
+
+@click.command("train")
+@click.option(
+    "--input",
+    "source",
+    type=click.Path(exists=True, path_type=Path),
+    required=True,
+    help="JSON Lines of messages, a session document, or a folder of such files.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the library, such as models/session_fingerprints/v1.0.2; must not exist.",
+)
+@click.option("--archetypes", type=click.IntRange(min=1), default=5, show_default=True, help="How many to learn.")
+@click.option(
+    "--scaler",
+    type=click.Choice(["standard", "robust"]),
+    default="standard",
+    show_default=True,
+    help="Scale by mean and standard deviation, or by median and interquartile range.",
+)
+@click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, show_default=True, help="Seed of k-means.")
+@click.option(
+    "--checkpoints",
+    multiple=True,
+    default=(_DEFAULT_CHECKPOINTS,),
+    show_default=_DEFAULT_CHECKPOINTS,
+    callback=_checkpoints,
+    metavar="PCT[,PCT...]",
+    help="Completions at which prefixes are cut, in per cent; may be repeated.",
+)
+@click.option(
+    "--completion",
+    type=click.Choice(list(POLICIES)),
+    default="auto",
+    show_default=True,
+    help="How completion is measured; the service should use the same.",
+)
+@click.option(
+    "--n-jobs",
+    type=click.IntRange(min=-1),
+    default=0,
+    show_default="chosen by the size of the input",
+    help="Processes that read files; -1 is one a core. The result is the same for any number.",
+)
+@click.option(
+    "--fingerprints",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_csv_file,
+    help="Also write all feature vectors to this .csv file.",
+)
+@click.option("--force", is_flag=True, help="Replace the library that the output folder holds.")
+@click.option(
+    "--model-version",
+    callback=_model_version,
+    show_default="name of the output folder without a leading v",
+    help="Version that goes into every prediction.",
+)
+def train_command(
+    *,
+    source: Path,
+    output: Path,
+    archetypes: int,
+    scaler: ScalerKind,
+    seed: int,
+    checkpoints: tuple[float, ...],
+    completion: CompletionPolicy,
+    n_jobs: int,
+    fingerprints: Path | None,
+    force: bool,
+    model_version: str | None,
+) -> None:
+    """Learn a library of archetypes from recorded sessions."""
+    from offline.artifacts import check_output, write_library  # noqa: PLC0415 - see `offline.commands`
+    from offline.dataset import load_dataset  # noqa: PLC0415
+    from offline.fingerprints import write_fingerprints  # noqa: PLC0415
+    from offline.summary import print_summary  # noqa: PLC0415
+    from offline.train import train  # noqa: PLC0415
+
+    check_output(output, force=force)
+    with file_progress() as progress:
+        dataset = load_dataset(
+            source, checkpoints_pct=checkpoints, completion=completion, n_jobs=n_jobs or None, progress=progress
+        )
+    for remark in dataset.remarks:
+        say(f"left out: {remark}")
+    say(f"Learning {archetypes} archetypes from {len(dataset)} sessions")
+    trained = train(
+        dataset,
+        model_version=model_version or re.sub(r"^v(?=\d)", "", output.resolve().name),
+        n_archetypes=archetypes,
+        scaler=scaler,
+        seed=seed,
+    )
+    for note in trained.notes:
+        say(f"note: {note}")
+    write_library(trained, output, force=force)
+    if fingerprints is not None:
+        write_fingerprints(dataset, trained.labels, fingerprints)
+    print_summary(dataset, trained, output, fingerprints)

@@ -1,0 +1,300 @@
+"""Files of sessions in, one `Dataset` of arrays out: what training, evaluation and notebooks start from.
+
+Between `stream_fp.files` and `offline.train`. Sessions are in order of time, whatever files they came from and however
+many processes read them. What was left out is counted by reason in `Dataset.skipped`.
+
+Invariant: prefixes are cut with exactly the schedules and typical counts that the dataset carries, and that training
+writes into the library; so the live service, which reads them there, cuts at the same records.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from joblib import Parallel, cpu_count, delayed
+
+from offline.extract import ExtractedSession, ExtractionRequest, FileExtract, extract_file
+from offline.session_types import could_change, learned_schedules, learned_typical_events
+from stream_fp.completion import DEFAULT_SCHEDULES, CompletionPolicy, Schedule
+from stream_fp.errors import DocumentError
+from stream_fp.features import FEATURE_NAMES, N_FEATURES
+from stream_fp.files import find_files
+from stream_fp.phases import N_PHASES
+
+__all__ = ["DEFAULT_CHECKPOINTS_PCT", "DEFAULT_MIN_EVENTS", "Dataset", "Prefixes", "Progress", "load_dataset"]
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+#: Told the stage, how many files are done, and of how many.
+Progress = Callable[[str, int, int], None]
+
+DEFAULT_CHECKPOINTS_PCT: Final = (25.0, 30.0, 40.0, 50.0)
+DEFAULT_MIN_EVENTS: Final = 5
+#: Below this much input, starting worker processes (about 1 s) takes longer than they save.
+_WORTH_WORKERS_BYTES: Final = 32 * 2**20
+#: Remarks beyond these only say again what the counts say.
+_MAX_REMARKS: Final = 20
+_RANGE_PCT: Final = FEATURE_NAMES.index("range_pct")
+_REGIME_0: Final = FEATURE_NAMES.index("htf_regime_0_share")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prefixes:
+    """The sessions cut at one checkpoint.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_prefixes,), int64
+        Ascending rows of the sessions in the dataset; sessions that did not reach the checkpoint are missing.
+    vectors : ndarray of shape (n_prefixes, 30)
+    """
+
+    rows: Ints
+    vectors: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Dataset:
+    """Sessions as arrays, in order of date, start and id.
+
+    Attributes
+    ----------
+    session_ids, session_types, dates : tuple of str
+        A type is empty where nothing names it; dates are ISO 8601.
+    starts_us : ndarray of shape (n_sessions,), int64
+        Microseconds since 1970.
+    n_events : ndarray of shape (n_sessions,), int64
+    full : ndarray of shape (n_sessions, 30)
+        Features of whole sessions, unscaled.
+    prefixes : dict of float to Prefixes
+        By checkpoint in per cent, ascending; a checkpoint that no session reached has no rows.
+    completion : str
+    min_events : int
+    schedules : dict of str to Schedule
+        Usual window by session type: the one declared most often, else the default one.
+    typical_events : dict of str to float
+        Median number of events by session type.
+    n_unfinished : int
+        Sessions that were still open when their file ended, and count as whole.
+    skipped : dict of str to int
+        What was left out by reason, which begins with what was: file, session, record, event, value, checkpoint.
+    remarks : tuple of str
+        Sentences about files and sessions that were left out, the first 20.
+    """
+
+    session_ids: tuple[str, ...]
+    session_types: tuple[str, ...]
+    dates: tuple[str, ...]
+    starts_us: Ints
+    n_events: Ints
+    full: Array
+    prefixes: dict[float, Prefixes]
+    completion: CompletionPolicy
+    min_events: int
+    schedules: dict[str, Schedule]
+    typical_events: dict[str, float]
+    n_unfinished: int
+    skipped: dict[str, int]
+    remarks: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.session_ids)
+
+    @property
+    def phase_rates(self) -> Array:
+        """Events of each phase in 100 events, shape (n_sessions, 6)."""
+        return self.full[:, :N_PHASES]
+
+    @property
+    def regime_shares(self) -> Array:
+        """Share of each regime, shape (n_sessions, 3); zeros where a session names none."""
+        return self.full[:, _REGIME_0 : _REGIME_0 + 3]
+
+    @property
+    def range_pct(self) -> Array:
+        """Range in per cent of the first price, shape (n_sessions,)."""
+        return self.full[:, _RANGE_PCT]
+
+    def select(self, rows: Ints) -> Dataset:
+        """Return the sessions at ascending `rows`, for a split by time; tables and counts stay those of the whole."""
+        new_row = np.full(len(self), -1, dtype=np.int64)
+        new_row[rows] = np.arange(len(rows))
+        prefixes = {}
+        for checkpoint_pct, cut in self.prefixes.items():
+            kept = new_row[cut.rows] >= 0
+            prefixes[checkpoint_pct] = Prefixes(rows=new_row[cut.rows[kept]], vectors=cut.vectors[kept])
+        return dataclasses.replace(
+            self,
+            session_ids=tuple(self.session_ids[row] for row in rows),
+            session_types=tuple(self.session_types[row] for row in rows),
+            dates=tuple(self.dates[row] for row in rows),
+            starts_us=self.starts_us[rows],
+            n_events=self.n_events[rows],
+            full=self.full[rows],
+            prefixes=prefixes,
+        )
+
+
+def load_dataset(
+    source: Path,
+    *,
+    checkpoints_pct: tuple[float, ...] = DEFAULT_CHECKPOINTS_PCT,
+    completion: CompletionPolicy = "auto",
+    min_events: int = DEFAULT_MIN_EVENTS,
+    n_jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Read the sessions of a file or folder.
+
+    Each document is followed by an engine of its own, each JSON Lines file by one engine, as one partition.
+    The files are read a second time where the windows and counts learned from them could change a prefix.
+
+    Parameters
+    ----------
+    source : Path
+        A session document, a JSON Lines file of messages, or a folder of such files.
+    checkpoints_pct : tuple of float
+        Completions at which prefixes are cut, in per cent; in any order.
+    completion : {"auto", "declared", "schedule", "count"}
+        How completion is measured.
+    min_events : int
+        Sessions and prefixes with fewer events are left out.
+    n_jobs : int, optional
+        Processes that read files, -1 for one a core; by default chosen by the size of the input. The result is the
+        same for any number.
+    progress : callable, optional
+        Told after each file.
+
+    Raises
+    ------
+    DocumentError
+        When there is no file, or no usable session in them.
+    """
+    files = find_files(source)
+    n_workers = _n_workers(files, n_jobs)
+    request = ExtractionRequest(
+        checkpoints_pct=tuple(sorted({float(pct) for pct in checkpoints_pct})),
+        completion=completion,
+        min_events=min_events,
+        schedules=DEFAULT_SCHEDULES,
+        typical_events={},
+    )
+    gathered = _Gathered(_extract_all(files, request, n_workers, "Reading sessions", progress))
+    sessions = gathered.sessions
+    learned = dataclasses.replace(
+        request, schedules=learned_schedules(sessions), typical_events=learned_typical_events(sessions)
+    )
+    if could_change(sessions, request, learned):
+        stage = "Cutting prefixes with what was learned"
+        gathered = _Gathered(_extract_all(files, learned, n_workers, stage, progress))
+    if not gathered.sessions:
+        raise DocumentError(str(source), f"expected sessions of at least {min_events} events, {_nothing(gathered)}")
+    return _dataset(gathered, learned)
+
+
+class _Gathered:
+    """The sessions of all files, each id once, in order of time."""
+
+    def __init__(self, extracts: Iterator[FileExtract]) -> None:
+        self.sessions: list[ExtractedSession] = []
+        self.n_files = 0
+        self.skipped: Counter[str] = Counter()
+        self.remarks: list[str] = []
+        first_path: dict[str, Path] = {}
+        for found in extracts:
+            self.n_files += 1
+            self.skipped.update(found.skipped)
+            self.remarks += found.remarks
+            for session in found.sessions:
+                if session.session_id not in first_path:
+                    first_path[session.session_id] = found.path
+                    self.sessions.append(session)
+                else:
+                    self.skipped["session: id seen before"] += 1
+                    self.remarks.append(
+                        f"{found.path}: session {session.session_id} left out: "
+                        f"read before from {first_path[session.session_id]}"
+                    )
+        self.sessions.sort(key=_time_order)
+
+
+def _time_order(session: ExtractedSession) -> tuple[str, int, str]:
+    return session.date, session.start_us, session.session_id
+
+
+def _n_workers(files: list[Path], n_jobs: int | None) -> int:
+    if n_jobs is None:
+        n_bytes = sum(path.stat().st_size for path in files)
+        n_jobs = -1 if n_bytes >= _WORTH_WORKERS_BYTES else 1
+    if n_jobs < 0:
+        n_jobs = max(1, cpu_count() + 1 + n_jobs)
+    return max(1, min(n_jobs, len(files)))
+
+
+def _extract_all(
+    files: list[Path], request: ExtractionRequest, n_workers: int, stage: str, progress: Progress | None
+) -> Iterator[FileExtract]:
+    extracts: Iterator[FileExtract]
+    if n_workers == 1:
+        extracts = (extract_file(path, request) for path in files)
+    else:
+        # In order of the files, whichever worker is done first.
+        jobs = Parallel(n_jobs=n_workers, return_as="generator")
+        extracts = jobs(delayed(extract_file)(path, request) for path in files)
+    for n_done, found in enumerate(extracts, 1):
+        if progress is not None:
+            progress(stage, n_done, len(files))
+        yield found
+
+
+def _dataset(gathered: _Gathered, request: ExtractionRequest) -> Dataset:
+    sessions = gathered.sessions
+    prefixes = {}
+    for checkpoint_pct in request.checkpoints_pct:
+        rows = [row for row, session in enumerate(sessions) if checkpoint_pct in session.prefixes]
+        prefixes[checkpoint_pct] = Prefixes(
+            rows=np.array(rows, dtype=np.int64),
+            vectors=_stacked([sessions[row].prefixes[checkpoint_pct] for row in rows]),
+        )
+    remarks = gathered.remarks[:_MAX_REMARKS]
+    if (n_more := len(gathered.remarks) - _MAX_REMARKS) > 0:
+        remarks.append(f"and {n_more} more")
+    return Dataset(
+        session_ids=tuple(session.session_id for session in sessions),
+        session_types=tuple(session.session_type for session in sessions),
+        dates=tuple(session.date for session in sessions),
+        starts_us=np.array([session.start_us for session in sessions], dtype=np.int64),
+        n_events=np.array([session.n_events for session in sessions], dtype=np.int64),
+        full=_stacked([session.full for session in sessions]),
+        prefixes=prefixes,
+        completion=request.completion,
+        min_events=request.min_events,
+        schedules=request.schedules,
+        typical_events=request.typical_events,
+        n_unfinished=sum(session.is_unfinished for session in sessions),
+        skipped=dict(sorted(gathered.skipped.items())),
+        remarks=tuple(remarks),
+    )
+
+
+def _stacked(vectors: list[Array]) -> Array:
+    # Through a new array, so that nothing of the process that made the vectors (its dtype objects) lives on.
+    stacked = np.empty((len(vectors), N_FEATURES), dtype=np.float64)
+    for row, vector in enumerate(vectors):
+        stacked[row] = vector
+    return stacked
+
+
+def _nothing(gathered: _Gathered) -> str:
+    counts = "; ".join(f"{reason}: {n}" for reason, n in sorted(gathered.skipped.items()))
+    first = f". First: {gathered.remarks[0]}" if gathered.remarks else ""
+    return (
+        f"found none in {gathered.n_files} file{'s' * (gathered.n_files != 1)} ({counts or 'nothing in them'}){first}"
+    )
