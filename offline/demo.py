@@ -27,7 +27,6 @@ from offline.dataset import load_dataset
 from offline.simulate import SimulatedSession, interleave, simulate_sessions
 from offline.train import train
 from stream_fp.config import Settings, load_settings
-from stream_fp.errors import ServiceError
 from stream_fp.kafka.embedded import embedded_broker
 from stream_fp.messages import Prediction
 from stream_fp.replay import replay_files
@@ -76,10 +75,10 @@ def demo(n_sessions: int, seed: int, folder: Path) -> int:
         f"{', '.join(f'{m.checkpoint_pct:g}' for m in metadata.prefix_models)} % in {model}"
     )
     console.print(
-        "[bold]3. Streaming[/] through `stream-fp run`'s own service; broker: librdkafka's mock cluster in this process "
-        "(the wire is real, the broker is not), so delivery is at-least-once here"
+        "[bold]3. Streaming[/] through `stream-fp run`'s own service; broker: librdkafka's mock cluster in this "
+        "process (the wire is real, the broker is not), so delivery is at-least-once here"
     )
-    published, metrics = asyncio.run(_stream(live, model, folder / "sidecars", console))
+    published, metrics = asyncio.run(_stream(live.read_bytes().splitlines(), model, folder / "sidecars", console))
 
     settings = _settings("", model, folder / "sidecars")
     expected: list[bytes] = []
@@ -129,7 +128,7 @@ def _settings(bootstrap: str, model: Path, sidecars: Path) -> Settings:
     return load_settings(flags | ({"bootstrap_servers": bootstrap} if bootstrap else {}), {})
 
 
-async def _stream(live: Path, model: Path, sidecars: Path, console: Console) -> tuple[list[bytes], list[str]]:
+async def _stream(lines: list[bytes], model: Path, sidecars: Path, console: Console) -> tuple[list[bytes], list[str]]:
     """Publish the records, wait until the service has consumed them all, and return its predictions and metrics."""
     names = Settings()
     with embedded_broker(names.input_topic, names.output_topic, names.dead_letter_topic) as bootstrap:
@@ -138,7 +137,7 @@ async def _stream(live: Path, model: Path, sidecars: Path, console: Console) -> 
         async with asyncio.timeout(_TIME_LIMIT_S), Service(settings) as service:
             running = asyncio.create_task(service.run(stop))
             try:
-                await _feed(live, settings, service, console)
+                await _feed(lines, settings, service, console)
                 metrics = _metric_lines(service)
             finally:
                 stop.set()
@@ -146,8 +145,7 @@ async def _stream(live: Path, model: Path, sidecars: Path, console: Console) -> 
         return await _read_all(settings), metrics
 
 
-async def _feed(live: Path, settings: Settings, service: Service, console: Console) -> None:
-    lines = live.read_bytes().splitlines()
+async def _feed(lines: list[bytes], settings: Settings, service: Service, console: Console) -> None:
     columns = TextColumn("   {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console) as progress:
         sent = progress.add_task("published", total=len(lines))
@@ -174,18 +172,15 @@ async def _read_all(settings: Settings) -> list[bytes]:
         settings.output_topic, bootstrap_servers=settings.bootstrap_servers, auto_offset_reset="earliest"
     )
     await consumer.start()
+    values: list[bytes] = []
     try:
-        partitions = list(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        values: list[bytes] = []
+        ends = await consumer.end_offsets(list(consumer.assignment()))
         while len(values) < sum(ends.values()):
             for records in (await consumer.getmany(timeout_ms=1000)).values():
                 values += [record.value for record in records]
-        return values
-    except TimeoutError as error:
-        raise ServiceError("the embedded broker does not answer") from error
     finally:
         await consumer.stop()
+    return values
 
 
 def _metric_lines(service: Service) -> list[str]:

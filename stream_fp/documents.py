@@ -158,6 +158,8 @@ class _EventReader:
             raise DocumentError(self._where, f"expected an object, got {type(event).__name__} - at `$.events[{index}]`")
         kinds = [event.get(name) for name in ("event_type", "type", "original_type")]
         source = event.get("source")
+        if not isinstance(source, str):
+            source = None
         if source in _LOOKAHEAD_SOURCES or not _LOOKAHEAD_TYPES.isdisjoint(k for k in kinds if isinstance(k, str)):
             self.n_lookahead += 1
             return None
@@ -178,7 +180,7 @@ class _EventReader:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             return ""
         if not isinstance(value, str):
-            return value if math.isfinite(value) else ""
+            return value if abs(value) < 2**63 else ""  # infinities, NaN and what JSON cannot carry
         clock = parse_time_of_day(value)
         if clock is None or self._day is None:
             return value

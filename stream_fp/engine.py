@@ -218,7 +218,7 @@ class Engine:
         if message.kind == "session_start":
             return self._start(record, key, session, message)
         if message.kind == "session_end":
-            return self._end(key, session, message)
+            return self._end(key, session)
         raise RecordInvalidError(
             f"expected `event`, `session_start` or `session_end`, got {message.kind[:64]!r} - at `$.kind`"
         )
@@ -293,17 +293,13 @@ class Engine:
             return self._cross(session, record, key)
         return _NOTHING
 
-    def _end(self, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
+    def _end(self, key: bytes, session: Session | None) -> Sequence[Outcome]:
         if session is None:
             return self._ignore("end_of_unknown_session")
-        if message.timestamp is not None:
-            time_us = parse_timestamp_us(message.timestamp, session.zone, session.facts.day)
-            if time_us is not None and not self._is_after_close(time_us, session):
-                self._advance(time_us)
+        # The end does not move the watermark: who starts at a later low offset does not know the session, and so
+        # could not move it either.
         self.counts.applied += 1
         self._closed(self._open.remove(key), "ended")
-        if (self._watermark_us or 0) >= self._open.next_deadline_us:
-            self._expire()
         return _NOTHING
 
     # --------------------------------------------------------------------------------------------------- in between

@@ -144,8 +144,10 @@ def decode_message(value: bytes) -> Message:
     """
     try:
         return _decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise RecordDecodeError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecordDecodeError(f"expected a JSON message, got other bytes: {error}") from error
 
 
 def encode_prediction(prediction: Prediction) -> bytes:

@@ -86,6 +86,7 @@ class OpenSessions:
             session = self.by_key.get(key)
             if session is None or session.first_offset != first_offset:
                 continue  # closed before, or opened anew since
+            session.touched_us = session.touched_us or watermark_us  # heard of before any time was known
             if self._deadline_us(session) <= watermark_us:
                 closed.append(self.remove(key))
             else:

@@ -106,7 +106,8 @@ def _time_of_day_us(text: object, zone: tzinfo, day: date | None) -> int | None:
     if day is None or not isinstance(text, str):
         return None
     clock = parse_time_of_day(text)
-    return None if clock is None else local_us(day, clock, zone)
+    moment_us = None if clock is None else local_us(day, clock, zone)
+    return moment_us if moment_us is not None and _OLDEST_US <= moment_us < _NEWEST_US else None
 
 
 def _epoch_us(value: object) -> int | None:
@@ -139,7 +140,7 @@ def parse_time_of_day(text: str) -> time | None:
 
 
 def parse_date(text: str) -> date | None:
-    """Read ``YYYY-MM-DD`` (or with underscores); None where it is not a date.
+    """Read ``YYYY-MM-DD`` (or with underscores); None where it is not a date, or no market date (1971 to 2199).
 
     Examples
     --------
@@ -147,9 +148,10 @@ def parse_date(text: str) -> date | None:
     datetime.date(2025, 7, 29)
     """
     try:
-        return date.fromisoformat(text.replace("_", "-"))
+        day = date.fromisoformat(text.replace("_", "-"))
     except ValueError:
         return None
+    return day if 1971 <= day.year < 2200 else None
 
 
 def local_us(day: date, clock: time, zone: tzinfo) -> int:
