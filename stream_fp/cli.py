@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -113,25 +113,25 @@ def _configure_logging(settings: Settings) -> None:
 
 def _add_plugins(group: click.Group) -> None:
     for entry in entry_points(group="stream_fp.commands"):
-        group.add_command(_LazyCommand(entry.name, entry.value), entry.name)
+        group.add_command(_LazyCommand(entry), entry.name)
 
 
 class _LazyCommand(click.Command):
     """A command of another package, imported when it is used, so that an extra that is not installed costs nothing."""
 
-    def __init__(self, name: str, target: str) -> None:
-        super().__init__(name, short_help=f"(needs the extra `{name}`)", add_help_option=False)
-        self._target = target
+    def __init__(self, entry: EntryPoint) -> None:
+        super().__init__(entry.name, short_help=f"(extra `{entry.name}`)", add_help_option=False)
+        self._entry = entry
         self.ignore_unknown_options = True
         self.allow_extra_args = True
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        module, _, attribute = self._target.partition(":")
+        name = self._entry.name
         try:
-            command: click.Command = getattr(__import__(module, fromlist=[attribute]), attribute)
+            command: click.Command = self._entry.load()
         except ModuleNotFoundError as error:
             raise ConfigError(
-                self.name or "", f"needs `{error.name}`, which is not installed: pip install 'stream-fp[{self.name}]'"
+                name, f"needs `{error.name}`, which is not installed: pip install 'stream-fp[{name}]'"
             ) from error
         return command.main(args=ctx.args, prog_name=ctx.command_path, standalone_mode=False)
 
