@@ -60,11 +60,13 @@ def replay(source: Path, output: Path | None, config: Path | None, **flags: Any)
         summary = replay_files(source, classifier, settings, sys.stdout.buffer.write)
         sys.stdout.buffer.flush()
     else:
+        # Looked for first: without them, an older output stays as it is.
+        n_files = len(find_files(source))
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             with (
                 output.open("wb") as file,
-                click.progressbar(length=len(find_files(source)), label="replay", file=sys.stderr) as bar,
+                click.progressbar(length=n_files, label="replay", file=sys.stderr) as bar,
             ):
                 summary = replay_files(source, classifier, settings, file.write, lambda: bar.update(1))
         except OSError as error:

@@ -29,7 +29,8 @@ _MIN_CHECKPOINT_PCT: Final = 25.0
 _MAX_CHECKPOINT_PCT: Final = 50.0
 
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+#: Kafka carries times in milliseconds and sizes in bytes as 32-bit integers.
+Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 
 
 class Secret:
@@ -93,9 +94,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Seconds, Meta(description="Time after which the broker aborts a transaction left open.")
     ] = 30.0
     request_timeout_s: Annotated[Seconds, Meta(description="Time that the broker has to answer a request.")] = 20.0
-    max_request_bytes: Annotated[Positive, Meta(description="Largest record to publish, before compression.")] = (
-        16 * 2**20
-    )
+    max_request_bytes: Annotated[
+        Positive, Meta(le=2**31 - 1, description="Largest record to publish, before compression.")
+    ] = 16 * 2**20
     security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="How to talk to the brokers.")
     ] = "PLAINTEXT"
@@ -136,7 +137,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_open_sessions: Annotated[Positive, Meta(description="Open sessions of a partition.")] = 1_000_000
     max_events_per_session: Annotated[Positive, Meta(description="Events that a session may buffer.")] = 50_000
     max_buffered_bytes: Annotated[Positive, Meta(description="Bytes of events that a partition may buffer.")] = 2**31
-    max_record_bytes: Annotated[Positive, Meta(description="Larger records become dead letters.")] = 2**20
+    max_record_bytes: Annotated[Positive, Meta(le=2**30 - 1, description="Larger records become dead letters.")] = 2**20
 
     # What is written beside the topic, and what is shown
     sidecar_dir: Annotated[str, Meta(description="Folder for the sidecar files; none are written if empty.")] = (
@@ -180,6 +181,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             return Path(self.sasl_password_file).read_text("utf-8").rstrip("\r\n")
         except OSError as error:
             raise ConfigError("sasl_password_file", f"{self.sasl_password_file}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            # The cause holds the bytes that were read.
+            raise ConfigError("sasl_password_file", f"{self.sasl_password_file}: expected text in UTF-8") from None
 
 
 _FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
@@ -208,13 +212,14 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file
         ("command line", {name: value for name, value in flags.items() if value is not None}),
     )
     values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for source, layer in layers:
         for name, value in layer.items():
             if name not in _FIELDS:
                 raise ConfigError(name, "there is no such setting", source=source)
-            values[name] = _convert(name, value, source)
+            values[name], sources[name] = _convert(name, value, source), source
     settings = Settings(**values)
-    _check(settings)
+    _check(settings, sources)
     return settings
 
 
@@ -253,16 +258,17 @@ def _secret(kind: type, value: object) -> Secret:
     raise msgspec.ValidationError(msg)
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, sources: Mapping[str, str]) -> None:
     checkpoints = settings.checkpoints
     if sorted(set(checkpoints)) != list(checkpoints) or not (
         _MIN_CHECKPOINT_PCT <= checkpoints[0] <= checkpoints[-1] <= _MAX_CHECKPOINT_PCT
     ):
-        raise ConfigError("checkpoints", f"expected ascending percentages from 25 to 50, got {list(checkpoints)}")
+        why = f"expected ascending percentages from 25 to 50, got {list(checkpoints)}"
+        raise ConfigError("checkpoints", why, source=sources.get("checkpoints", ""))
     try:
         zone_of(settings.timezone)
     except ValueError as error:
-        raise ConfigError("timezone", str(error)) from error
+        raise ConfigError("timezone", str(error), source=sources.get("timezone", "")) from error
     topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
     if len(set(topics)) != len(topics):
         raise ConfigError(

@@ -14,11 +14,13 @@ from typing import Any, Final
 import msgspec
 
 from stream_fp.documents import adapt_document, is_document
-from stream_fp.errors import DocumentError, RecordError
+from stream_fp.errors import DocumentError
 
 __all__ = ["FileRecord", "find_files", "is_document_file", "read_document", "read_records"]
 
 _SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
+#: What msgspec raises at bytes that are no JSON, no UTF-8, or nested without end.
+_MALFORMED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def is_document_file(path: Path) -> bool:
         return False
     try:
         return is_document(msgspec.json.decode(path.read_bytes()))
-    except msgspec.MsgspecError:
+    except _MALFORMED:
         # JSON Lines under the name .json have more than one value; a broken document has none.
         with path.open("rb") as lines:
             return not _is_json_object(lines.readline())
@@ -99,14 +101,14 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
+    except (*_MALFORMED, OSError) as error:
         raise DocumentError(str(path), f"expected a session document: {error}") from error
 
 
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(msgspec.json.decode(line), dict)
-    except msgspec.MsgspecError:
+    except _MALFORMED:
         return False
 
 
@@ -120,6 +122,6 @@ _decode_identity: Final = msgspec.json.Decoder(_Identity).decode
 def _key_of(value: bytes) -> bytes | None:
     try:
         session_id = _decode_identity(value).session_id
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecordError):
+    except _MALFORMED:
         return None
     return session_id.encode("utf-8", "surrogatepass") if session_id else None

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
@@ -28,12 +28,14 @@ from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library, load_library
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
+from stream_fp.stalls import StallDetector
 
 __all__ = ["Service", "load_classifier", "run_service"]
 
 _logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S: Final = 1.0
+_WATCH_INTERVAL_S: Final = 5.0
 #: Part of the session time-out that draining revoked partitions may take; the rest is for the rejoin.
 _REVOKE_BUDGET: Final = 0.5
 
@@ -99,6 +101,7 @@ class Service:
         self._admin: AIOKafkaAdminClient
         self._classifier: Classifier
         self._n_output_partitions = 0
+        self._ends: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -153,15 +156,18 @@ class Service:
             msg = "expected a started service"
             raise RuntimeError(msg)
         waiter = asyncio.ensure_future(stop.wait())
+        watch = asyncio.create_task(self._watch(), name="stall watch")
         try:
-            while not stop.is_set() and not self._failure.done():
-                watched: set[asyncio.Future[Any]] = {waiter, self._failure}
+            while not (stop.is_set() or self._failure.done() or watch.done()):
+                watched: set[asyncio.Future[Any]] = {waiter, watch, self._failure}
                 await asyncio.wait(watched, timeout=_LOOK_INTERVAL_S, return_when="FIRST_COMPLETED")
                 await self._look()
         finally:
             waiter.cancel()
-        if self._failure.done():
-            self._failure.result()
+            watch.cancel()
+        for ended in (self._failure, watch):
+            if ended.done() and not ended.cancelled():
+                ended.result()
 
     async def aclose(self) -> None:
         """Drain, publish, commit and leave the group, within the grace period."""
@@ -231,6 +237,22 @@ class Service:
             if not self._consumer.assignment():
                 await self._consumer.getmany(timeout_ms=0)
         self.health.not_ready = reasons
+
+    async def _watch(self) -> None:
+        """Keep liveness up to date; a broker that does not answer changes nothing about who makes progress."""
+        detector = StallDetector(self.settings.stall_timeout_s)
+        while True:
+            await asyncio.sleep(min(_WATCH_INTERVAL_S, self.settings.stall_timeout_s / 4))
+            workers = dict(self._workers)
+            with contextlib.suppress(KafkaError, TimeoutError):
+                self._ends |= await self._consumer.end_offsets(list(workers))
+            # Where the broker did not answer, the end known before still tells whether records wait.
+            found: dict[str, tuple[int, int]] = {}
+            for partition, worker in workers.items():
+                with contextlib.suppress(IllegalStateError, TimeoutError):
+                    position = await asyncio.wait_for(self._consumer.position(partition), _LOOK_INTERVAL_S)
+                    found[worker.name] = position, self._ends.get(partition, 0)
+            self.health.not_alive = detector.observe(found, time.monotonic())
 
     def views(self) -> list[PartitionView]:
         """Return the books of the partitions owned now."""
