@@ -42,6 +42,8 @@ N_FOLDS: Final = 5
 MIN_CALIBRATION_SESSIONS: Final = 20
 #: Where the temperature is sought. Beyond these, probabilities are those of a coin or of certainty.
 _TEMPERATURE_BOUNDS: Final = (1e-3, 1e3)
+#: Mean square within archetypes, in scaled units, below which there is rounding and no spread.
+_NO_SPREAD: Final = 1e-20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +53,11 @@ class Calibration:
     Attributes
     ----------
     n_sessions : int
-        Sessions judged: those whose archetype had a session outside their own fold.
+        Sessions that the temperature was fitted on: those whose archetype had a session outside their own fold.
     agreement : float
-        Share assigned to the archetype of the full session; NaN without sessions.
+        Share of all sessions assigned to the archetype of the full session; the other sessions count as missed.
     log_loss : float
-        Mean negative log likelihood at `temperature`; NaN without sessions.
+        Mean negative log likelihood of those `n_sessions` at `temperature`; NaN without any.
     temperature : float
     """
 
@@ -202,18 +204,21 @@ class _Model:
         if len(residuals) < len(self.ids) + 2:
             self.why_no_precision = f"{len(residuals)} sessions of {len(self.ids)} archetypes are too few"
             return
+        if float(np.square(residuals).mean()) < _NO_SPREAD:
+            self.why_no_precision = "sessions of one archetype do not differ"
+            return
         # Shrunk, because 30 variances and 435 covariances out of a few hundred sessions cannot be inverted as they are
         # (Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices").
         estimate = LedoitWolf(assume_centered=True).fit(residuals)
         try:
-            half = cho_solve(cho_factor(estimate.covariance_), np.eye(residuals.shape[1]))
+            inverse = cho_solve(cho_factor(estimate.covariance_), np.eye(residuals.shape[1]))
         except (np.linalg.LinAlgError, ValueError) as error:
             self.why_no_precision = str(error)
             return
-        if not np.isfinite(half).all():
+        if not np.isfinite(inverse).all():
             self.why_no_precision = "its inverse is not finite"
             return
-        self.precision = (half + half.T) / 2
+        self.precision = (inverse + inverse.T) / 2  # rounding leaves it not quite symmetric
         self.shrinkage = float(estimate.shrinkage_)
 
 
@@ -248,7 +253,7 @@ def _calibrate(away: Array, labels: Ints) -> Calibration:
     away, truth = away[judged], labels[judged]
     n = len(away)
     if n == 0:
-        return Calibration(n_sessions=0, agreement=math.nan, log_loss=math.nan, temperature=1.0)
+        return Calibration(n_sessions=0, agreement=0.0, log_loss=math.nan, temperature=1.0)
     temperature = 1.0
     if n >= MIN_CALIBRATION_SESSIONS:
         low, high = _TEMPERATURE_BOUNDS
@@ -261,7 +266,7 @@ def _calibrate(away: Array, labels: Ints) -> Calibration:
         temperature = float(math.exp(found.x))
     return Calibration(
         n_sessions=n,
-        agreement=float((away.argmin(axis=1) == truth).mean()),
+        agreement=int((away.argmin(axis=1) == truth).sum()) / len(labels),
         log_loss=_log_loss(away, truth, temperature),
         temperature=temperature,
     )

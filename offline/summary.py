@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from offline.console import result_console
@@ -35,18 +35,23 @@ def print_summary(dataset: Dataset, trained: TrainedLibrary, output: Path, finge
         lines.append(f"Fingerprints written to {fingerprints}")
     lines += [f"Library {trained.metadata.model_version} written to {output}", ""]
     lines += ["Check it next:", f"  stream-fp check --model-path {output}"]
-    for line in lines:
+    for line in ["", *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _table(title: str) -> Table:
+    # Without lines, so that an archetype fits into 80 columns.
+    return Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
 def _archetypes(trained: TrainedLibrary) -> Table:
-    table = Table(title="Archetypes", title_justify="left")
+    table = _table("Archetypes")
     for name in ("id", "sessions"):
         table.add_column(name, justify="right")
     table.add_column("volatility")
-    table.add_column("range in %: median (P10 to P90)")
-    table.add_column("phases that stand out (z)")
-    table.add_column("session types")
+    table.add_column("range, %\nP10-P90")
+    table.add_column("phases that\nstand out (z)", overflow="fold")
+    table.add_column("session\ntypes", overflow="fold")
     for stats in trained.stats.archetypes:
         spread = stats.natural_units.range_pct
         types = list(stats.session_type_probabilities.items())
@@ -54,15 +59,15 @@ def _archetypes(trained: TrainedLibrary) -> Table:
             str(stats.archetype_id),
             str(stats.n_sessions),
             stats.volatility_class,
-            f"{spread.p50:.3f} ({spread.p10:.3f} to {spread.p90:.3f})",
-            "\n".join(f"{phase} {z:+.2f}" for phase, z in stats.top_phases),
-            "\n".join(f"{session_type or '-'} {share:.0%}" for session_type, share in types[:_N_TYPES]),
+            f"{spread.p50:.3f}\n{spread.p10:.3f}-{spread.p90:.3f}",
+            "\n".join(f"{phase} {z:+.1f}" for phase, z in stats.top_phases),
+            "\n".join(escape(f"{session_type} {share:.0%}") for session_type, share in types[:_N_TYPES]),
         )
     return table
 
 
 def _prefix_models(trained: TrainedLibrary) -> Table:
-    table = Table(title="Given the archetype of the full session, out of fold (log loss)", title_justify="left")
+    table = _table("Given the archetype of the full session, out of fold (log loss)")
     table.add_column("checkpoint", justify="right")
     table.add_column("sessions", justify="right")
     table.add_column("type alone", justify="right")
@@ -80,7 +85,7 @@ def _prefix_models(trained: TrainedLibrary) -> Table:
 
 
 def _agreement(calibration: Calibration) -> str:
-    if math.isnan(calibration.agreement):
+    if calibration.n_sessions == 0:
         return "-"
     return f"{calibration.agreement:.1%} ({calibration.log_loss:.3f})"
 
@@ -89,9 +94,9 @@ def _print_left_out(console: Console, dataset: Dataset) -> None:
     if not dataset.skipped:
         console.print("Nothing was left out")
         return
-    table = Table(title="Left out", title_justify="left")
-    table.add_column("what, and why")
+    table = _table("Left out")
+    table.add_column("what, and why", overflow="fold")
     table.add_column("count", justify="right")
     for reason, n in dataset.skipped.items():
-        table.add_row(reason, str(n))
+        table.add_row(escape(reason), str(n))
     console.print(table)

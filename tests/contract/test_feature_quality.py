@@ -71,12 +71,14 @@ def real(real_sessions_dir: Path) -> Collector:
 
 def constant_features(table: npt.NDArray[np.float64]) -> set[str]:
     spread = table.std(axis=0)
-    return {name for name, s, size in zip(FEATURE_NAMES, spread, np.abs(table).max(axis=0), strict=True) if s <= 1e-9 * size}
+    return {
+        name for name, s, size in zip(FEATURE_NAMES, spread, np.abs(table).max(axis=0), strict=True) if s <= 1e-9 * size
+    }
 
 
 def copies(table: npt.NDArray[np.float64]) -> list[tuple[str, str, float]]:
     varying = [i for i, name in enumerate(FEATURE_NAMES) if name not in constant_features(table)]
-    correlation = np.corrcoef(table[:, varying], rowvar=False)
+    correlation = np.atleast_2d(np.corrcoef(table[:, varying], rowvar=False))
     return [
         (FEATURE_NAMES[varying[i]], FEATURE_NAMES[varying[j]], round(float(correlation[i, j]), 4))
         for i in range(len(varying))

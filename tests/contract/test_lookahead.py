@@ -13,7 +13,18 @@ from stream_fp.classifier import Classifier
 from stream_fp.engine import Engine
 from stream_fp.library import Library
 from stream_fp.predictor import Predictor
-from tests.support.builders import SESSION_ID, Record, at, describe, event, make_engine, records, run, start, tiny_library
+from tests.support.builders import (
+    SESSION_ID,
+    Record,
+    at,
+    describe,
+    event,
+    make_engine,
+    records,
+    run,
+    start,
+    tiny_library,
+)
 
 OTHERS: Final = ("NY_AM_2025-07-30", "LUNCH_2025-07-29", "anything")
 EVENT_TYPES: Final = ("expansion", "consolidation", "retracement", "reversal", "sweep", "fvg", "news")
@@ -44,7 +55,9 @@ messages = st.builds(
 )
 controls = st.one_of(
     st.builds(lambda name: {"kind": "session_end", "session_id": name}, st.sampled_from((SESSION_ID, *OTHERS))),
-    st.builds(lambda name, n: start(name, expected_events=n), st.sampled_from((SESSION_ID, *OTHERS)), st.integers(1, 60)),
+    st.builds(
+        lambda name, n: start(name, expected_events=n), st.sampled_from((SESSION_ID, *OTHERS)), st.integers(1, 60)
+    ),
     st.builds(lambda name: event(name, timestamp="?"), st.sampled_from((SESSION_ID, *OTHERS))),
     st.just({"kind": "nonsense", "session_id": SESSION_ID}),
     st.builds(lambda minute: event(SESSION_ID, minute), st.floats(-1e5, 1e7)),
@@ -109,6 +122,8 @@ def test_fields_of_the_finished_session_in_messages_are_not_read(library: Librar
 
 
 def test_prediction_time_is_the_event_time_of_the_trigger(library: Library) -> None:
-    outcomes = run(engine_of(library), records([*in_time([1, 2, 3, 4, 5]), event(SESSION_ID, 50.0), event(minute=51.0)]))
+    outcomes = run(
+        engine_of(library), records([*in_time([1, 2, 3, 4, 5]), event(SESSION_ID, 50.0), event(minute=51.0)])
+    )
     content = msgspec.json.decode(describe(outcomes[-1])[2])
     assert content["classification_metadata"]["timestamp"] == f"{at(50.0)[:19]}.000000"

@@ -22,7 +22,7 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 TYPICAL_EVENTS: Final = {"custom": 8.0, "": 10.0}
 
-METADATA: Final = (
+METADATA: Final[tuple[dict[str, Any], ...]] = (
     {},
     {"expected_events": 9},
     {"session_type": "custom", "expected_events": 4},

@@ -282,7 +282,7 @@ def tiny_metadata() -> dict[str, Any]:
             "first_date": "2025-01-01",
             "last_date": "2025-01-31",
             "sessions_by_type": {"ny_am": 12},
-            "feature_ranges": {name: (0.0, 1.0) for name in FEATURE_NAMES},
+            "feature_ranges": dict.fromkeys(FEATURE_NAMES, (0.0, 1.0)),
         },
         "libraries": {"numpy": "2"},
         "sha256": {},
