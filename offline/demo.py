@@ -18,6 +18,7 @@ from typing import Any, Final
 import click
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -202,9 +203,9 @@ def _metric_lines(service: Service) -> list[str]:
 
 def _table(predictions: Sequence[Prediction]) -> Table:
     title = "Predictions" + (f" (first {_N_ROWS_SHOWN})" if len(predictions) > _N_ROWS_SHOWN else "")
-    table = Table(title=title, title_justify="left")
-    for heading in ("session", "seen", "arch.", "conf.", "vol.", "range P10-P50-P90 %", "top phase"):
-        table.add_column(heading, no_wrap=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for heading in ("session", "seen", "arch.", "conf.", "volatility", "range % P10 P50 P90"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "session" else "right")
     ordered = sorted(predictions, key=lambda p: (p.classification_metadata.timestamp, p.session_id))
     for prediction in ordered[:_N_ROWS_SHOWN]:
         stats = prediction.predicted_stats
@@ -215,7 +216,6 @@ def _table(predictions: Sequence[Prediction]) -> Table:
             str(prediction.archetype_id),
             f"{prediction.confidence:.0%}",
             stats.volatility_class,
-            f"{band.p10:.2f}  {band.p50:.2f}  {band.p90:.2f}",
-            stats.top_phases[0][0] if stats.top_phases else "",
+            f"{band.p10:.2f} {band.p50:.2f} {band.p90:.2f}",
         )
     return table

@@ -14,7 +14,7 @@ import msgspec
 
 from stream_fp.classifier import AssignmentMethod, Classifier, ConfidenceMethod, DistanceMetric
 from stream_fp.completion import CompletionPolicy
-from stream_fp.documents import adapt_document
+from stream_fp.documents import AdaptedDocument, adapt_document
 from stream_fp.engine import Engine, EngineSettings
 from stream_fp.errors import ConfigError
 from stream_fp.files import FileRecord
@@ -117,9 +117,10 @@ class OnlineClassifier:
             schedules=library.schedules,
             typical_events=library.typical_events,
         )
-        prediction = _first_prediction(engine, document.session_id, document.messages)
-        if prediction is not None and document.n_imputed:
-            note = f"{document.n_imputed} non-finite values imputed"
+        prediction, n_used = _first_prediction(engine, document)
+        n_imputed = sum(document.n_imputed_by_message[:n_used])
+        if prediction is not None and n_imputed:
+            note = f"{n_imputed} non-finite values imputed"
             prediction = msgspec.structs.replace(prediction, notes=[*prediction.notes, note])
         if prediction is not None and len(prediction.notes) > 1:
             _logger.warning("session %s: %s", prediction.session_id, "; ".join(prediction.notes[1:]))
@@ -165,6 +166,8 @@ def create_online_classifier(
     ):
         if value not in choices:
             raise ConfigError(name, f"expected one of {', '.join(choices)}, got {value!r}")
+    if min_events < 1:
+        raise ConfigError("min_events", f"expected a whole number of at least 1, got {min_events!r}")
     return OnlineClassifier(
         OnlineClassifierConfig(
             enabled=enabled,
@@ -186,14 +189,15 @@ def _checked_pct(setting: str, value: float) -> float:
     return float(value)
 
 
-def _first_prediction(engine: Engine, session_id: str, messages: list[dict[str, Any]]) -> Prediction | None:
-    key = session_id.encode("utf-8", "surrogatepass")
-    for offset, message in enumerate(messages):
+def _first_prediction(engine: Engine, document: AdaptedDocument) -> tuple[Prediction | None, int]:
+    """Return the first prediction and how many messages it took."""
+    key = document.session_id.encode()
+    for offset, message in enumerate(document.messages):
         for outcome in engine.process(FileRecord(offset, key, msgspec.json.encode(message))):
             match outcome:
                 case Published():
-                    return outcome.prediction
+                    return outcome.prediction, offset + 1
                 case DeadLetter():
-                    _logger.warning("session %s: event left out: %s", session_id, outcome.message)
+                    _logger.warning("session %s: event left out: %s", document.session_id, outcome.message)
     forecast = engine.finish_partial(key)
-    return None if forecast is None else forecast.prediction
+    return None if forecast is None else forecast.prediction, len(document.messages)

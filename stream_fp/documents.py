@@ -55,16 +55,21 @@ class AdaptedDocument:
     session_id : str
     messages : list of dict
         ``session_start``, the events in order of time, and ``session_end`` where the document is a finished session.
-    n_imputed : int
-        Numbers that were not finite and count as missing.
+    n_imputed_by_message : tuple of int
+        How many numbers of each message were not finite and count as missing.
     n_lookahead : int
         Events left out because only the finished session could know them.
     """
 
     session_id: str
     messages: list[dict[str, Any]]
-    n_imputed: int
+    n_imputed_by_message: tuple[int, ...]
     n_lookahead: int
+
+    @property
+    def n_imputed(self) -> int:
+        """Numbers of the whole document that were not finite."""
+        return sum(self.n_imputed_by_message)
 
 
 def is_document(value: object) -> bool:
@@ -120,20 +125,30 @@ def adapt_document(
         name = f"{session_type.upper()}_{date}"
     if not isinstance(name, str) or not name:
         raise DocumentError(where, "expected a session id, or `session_type` and `date` in `session_metadata`")
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise DocumentError(where, f"expected a session id of Unicode characters, got {name[:64]!r}")
     reader = _EventReader(given, where)
     rows = [row for i, event in enumerate(events) if (row := reader.read(event, i)) is not None]
     rows.sort(key=_row_time)
     messages: list[dict[str, Any]] = [{"kind": "session_start", "session_id": name, "session_metadata": given}]
-    messages += [{"session_id": name, **event} for _, event in rows]
+    messages += [{"session_id": name, **event} for _, event, _ in rows]
+    n_imputed = [0, *(n for _, _, n in rows), *([0] if finished else [])]
     if finished:
         messages.append({"kind": "session_end", "session_id": name})
     return AdaptedDocument(
-        session_id=name, messages=messages, n_imputed=reader.n_imputed, n_lookahead=reader.n_lookahead
+        session_id=name,
+        messages=messages,
+        n_imputed_by_message=tuple(n_imputed),
+        n_lookahead=reader.n_lookahead,
     )
 
 
-def _row_time(row: tuple[int, dict[str, Any]]) -> int:
+def _row_time(row: _Row) -> int:
     return row[0]
+
+
+#: Time in us, message, and how many of its numbers were not finite.
+_Row = tuple[int, dict[str, Any], int]
 
 
 class _EventReader:
@@ -149,11 +164,11 @@ class _EventReader:
         except ValueError as error:
             raise DocumentError(where, f"{error} - at `$.session_metadata.timezone`") from error
         self._latest_us = 0
-        self.n_imputed = 0
+        self._n_imputed = 0
         self.n_lookahead = 0
 
-    def read(self, event: object, index: int) -> tuple[int, dict[str, Any]] | None:
-        """Return the time (us) and the message of one event; None where only the finished session could know it."""
+    def read(self, event: object, index: int) -> _Row | None:
+        """Return the row of one event; None where only the finished session could know it."""
         if not isinstance(event, Mapping):
             raise DocumentError(self._where, f"expected an object, got {type(event).__name__} - at `$.events[{index}]`")
         kinds = [event.get(name) for name in ("event_type", "type", "original_type")]
@@ -168,13 +183,15 @@ class _EventReader:
         if time_us is None:
             time_us = self._latest_us
         self._latest_us = time_us
-        return time_us, {
+        self._n_imputed = 0
+        message = {
             "timestamp": stamp,
             "event_type": next((kind for kind in kinds if isinstance(kind, str) and kind), ""),
             "price": None if source in _LOOKAHEAD_PRICE_SOURCES else self._number(event, "price", "price_level"),
             "intensity": self._number(event, "intensity", "magnitude"),
             "htf_regime": self._regime(event),
         }
+        return time_us, message, self._n_imputed
 
     def _stamp(self, value: object) -> str | float:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -198,7 +215,7 @@ class _EventReader:
                 number = math.inf
             if math.isfinite(number):
                 return number
-            self.n_imputed += 1
+            self._n_imputed += 1
         return None
 
     def _regime(self, event: Mapping[str, Any]) -> int | None:

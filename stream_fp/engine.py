@@ -287,7 +287,8 @@ class Engine:
             session.facts = facts
             session.zone = zone_of(facts.timezone)
             self._measure(session)
-        session.touched_us = self._watermark_us or 0
+            session.touched_us = self._watermark_us or 0
+            self._open.reschedule(key, session)
         self.counts.applied += 1
         if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
             return self._cross(session, record, key)

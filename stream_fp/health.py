@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Health", "HealthServer"]
 
 _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
+#: How often the server looks whether it is to close: the wait for it is part of every shutdown.
+_CLOSE_WITHIN_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -61,7 +63,9 @@ class HealthServer:
             )
         except OSError as error:
             raise ConfigError("http_port", f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="stream-fp-http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_CLOSE_WITHIN_S,), name="stream-fp-http", daemon=True
+        )
         self._thread.start()
 
     @property

@@ -270,7 +270,7 @@ def _decode(content: bytes, shape: type[_T], name: str) -> _T:
 
 
 class _Dimensions(Struct):
-    feature_names: list[Any] = []
+    feature_names: list[Any] | None = None
     centroids: list[list[Any]] = []
 
 
@@ -280,7 +280,8 @@ def _check_dimensions(content: bytes) -> None:
         found = msgspec.json.decode(content, type=_Dimensions)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return  # the full decoding that follows says what is wrong, and where
-    for n in (len(found.feature_names), *map(len, found.centroids)):
+    named = [] if found.feature_names is None else [found.feature_names]
+    for n in map(len, [*named, *found.centroids]):
         if n != N_FEATURES:
             raise FeatureDimensionError(N_FEATURES, n)
 

@@ -6,7 +6,7 @@ refuses wrong types with msgspec's own sentence, which says what was expected, w
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -153,17 +153,3 @@ def decode_message(value: bytes) -> Message:
 def encode_prediction(prediction: Prediction) -> bytes:
     """Encode a prediction as the JSON of output topic and sidecar; the same prediction gives the same bytes."""
     return _encode(prediction)
-
-
-def message_from(value: dict[str, Any]) -> Message:
-    """Build a message from decoded JSON, with the checks of `decode_message`.
-
-    Raises
-    ------
-    RecordDecodeError
-        When a field has another type than the wire format says.
-    """
-    try:
-        return msgspec.convert(value, Message)
-    except msgspec.ValidationError as error:
-        raise RecordDecodeError(str(error)) from error

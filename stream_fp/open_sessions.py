@@ -40,8 +40,9 @@ class OpenSessions:
     __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "by_key", "n_events", "next_deadline_us")
 
     def __init__(self, *, grace_us: int, idle_timeout_us: int) -> None:
-        self._grace_us = grace_us
-        self._idle_timeout_us = idle_timeout_us
+        # At least one: a session must not close at the very event by which it is heard of.
+        self._grace_us = max(1, grace_us)
+        self._idle_timeout_us = max(1, idle_timeout_us)
         self._deadlines: list[tuple[int, int, bytes]] = []
         self.by_key: dict[bytes, Session] = {}
         self.n_events = 0
@@ -82,11 +83,13 @@ class OpenSessions:
         """Close and return the sessions whose time is over at `watermark_us`, as `remove` does, by deadline."""
         closed = []
         while self._deadlines and self._deadlines[0][0] <= watermark_us:
-            _, first_offset, key = heapq.heappop(self._deadlines)
-            session = self.by_key.get(key)
-            if session is None or session.first_offset != first_offset:
-                continue  # closed before, or opened anew since
-            session.touched_us = session.touched_us or watermark_us  # heard of before any time was known
+            entry = heapq.heappop(self._deadlines)
+            if not self._is_current(entry):
+                continue  # closed before, opened anew since, or put off
+            key = entry[2]
+            session = self.by_key[key]
+            if session.touched_us == 0 and session.facts.end_us is None:
+                session.touched_us = watermark_us  # heard of before any time was known
             if self._deadline_us(session) <= watermark_us:
                 closed.append(self.remove(key))
             else:
@@ -100,15 +103,21 @@ class OpenSessions:
             return session.touched_us + self._idle_timeout_us
         return max(end_us, session.touched_us) + self._grace_us
 
+    def reschedule(self, key: bytes, session: Session) -> None:
+        """Take note that the end of a session has changed."""
+        if self._deadline_us(session) != session.deadline_us:
+            self._push(key, session)
+
     def _push(self, key: bytes, session: Session) -> None:
-        # Sessions that were ended leave their entries behind; sweep them out when they have become the most.
+        # Sessions that were ended or put off leave entries behind; sweep them out when they have become the most.
         if len(self._deadlines) > 2 * len(self.by_key) + 1024:
             self._deadlines = [entry for entry in self._deadlines if self._is_current(entry)]
             heapq.heapify(self._deadlines)
-        heapq.heappush(self._deadlines, (self._deadline_us(session), session.first_offset, key))
+        session.deadline_us = self._deadline_us(session)
+        heapq.heappush(self._deadlines, (session.deadline_us, session.first_offset, key))
         self.next_deadline_us = self._deadlines[0][0]
 
     def _is_current(self, entry: tuple[int, int, bytes]) -> bool:
-        _, first_offset, key = entry
+        deadline_us, first_offset, key = entry
         session = self.by_key.get(key)
-        return session is not None and session.first_offset == first_offset
+        return session is not None and (session.deadline_us, session.first_offset) == (deadline_us, first_offset)

@@ -71,9 +71,9 @@ class Session:
     """
 
     __slots__ = (
-        "codes", "event_time_us", "facts", "first_offset", "id", "intensities", "latest_us", "n_checkpoints_done",
-        "n_events", "n_untimed", "opened_at_watermark_us", "prices", "times", "touched_us", "trigger_n",
-        "trigger_us", "yardstick", "zone",
+        "codes", "deadline_us", "event_time_us", "facts", "first_offset", "id", "intensities", "latest_us",
+        "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "prices", "times", "touched_us",
+        "trigger_n", "trigger_us", "yardstick", "zone",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
@@ -92,6 +92,7 @@ class Session:
         self.event_time_us = 0  # of the event appended last, in order of arrival
         self.latest_us = 0  # latest event time seen, 0 while no time stamp could be read
         self.touched_us = 0  # watermark of the partition when the session last got a record
+        self.deadline_us = 0  # of the current entry in the queue of deadlines
         self.n_checkpoints_done = 0
         self.trigger_n = _NEVER
         self.trigger_us = _NEVER

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream_fp.engine import Engine
 from stream_fp.times import MINUTE_US
-from tests.support.builders import Record, at, describe, make_engine, run
+from tests.support.builders import Record, at, describe, end, event, make_engine, records, run, start
 
 #: Two scheduled types that overlap with the grace of each other, a type without schedule, an id without type or date.
 SESSIONS: Final = ("NY_AM_2025-07-29", "LUNCH_2025-07-29", "NY_PM_2025-07-29", "CUSTOM_2025-07-29", "free text")
@@ -102,17 +103,18 @@ def rebuilt_from(crashed: Engine, stream: list[Record], crash: int, **changes: A
 
 
 def check_one_crash(stream: list[Record], crash: int, **changes: Any) -> None:  # noqa: ANN401
+    """Compare the engine that crashed, had it lived, with its successor after every further record."""
     crashed = engine_at(**changes)
     run(crashed, stream[:crash])
     again = rebuilt_from(crashed, stream, crash, **changes)
-    # The crashed engine itself, had it lived: what comes after is the same, byte for byte.
+    if again.position is None:  # nothing was to be read again
+        assert crashed.n_open_sessions == 0
+    else:
+        assert state_of(again) == state_of(crashed)
     for one in stream[crash:]:
         expected = [describe(outcome) for outcome in crashed.process(one)]
         assert [describe(outcome) for outcome in again.process(one)] == expected
-    if again.position is None:  # no record was left to read, before the crash or after
-        assert crashed.n_open_sessions == 0
-        return
-    assert state_of(again) == state_of(crashed)
+        assert state_of(again) == state_of(crashed)
 
 
 PHASES: Final = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)  # explaining would take minutes
@@ -128,3 +130,92 @@ def test_crash_among_sessions_known_by_their_id_changes_no_outcome(plan: list[St
 @settings(max_examples=600, deadline=None, phases=PHASES)
 def test_crash_among_sessions_with_starts_changes_no_outcome(plan: list[Step], crash_fraction: float) -> None:
     check_one_crash(stream_of(plan), 1 + int(crash_fraction * (len(plan) - 1)))
+
+
+def test_crash_in_two_thousand_histories_changes_no_outcome() -> None:
+    kinds = (*KINDS, "start", "start")
+    for seed in range(2000):
+        rng = random.Random(seed)
+        plan: list[Step] = [
+            (rng.choice(GAPS_MIN), rng.randrange(len(SESSIONS)), rng.choice(kinds), rng.randrange(7))
+            for _ in range(rng.randint(2, 45))
+        ]
+        check_one_crash(stream_of(plan), rng.randint(1, len(plan)))
+
+
+CUSTOM: Final = "CUSTOM_2025-07-29"
+WINDOW: Final = {"date": "2025-07-29", "start_time": "13:30:00", "end_time": "14:10:00"}
+
+
+def test_end_of_a_session_opened_before_the_low_offset_leaves_no_trace() -> None:
+    stream = records([event("free text", 0), event(CUSTOM, 0), end("free text", 5), event(CUSTOM, 1)])
+    check_one_crash(stream, 3)
+
+
+def test_declared_window_from_before_the_low_offset_is_still_known_after_a_crash() -> None:
+    # Offset 6 is ignored, because it lies after the declared end of its session, which is closed at offset 8.
+    stream = records(
+        [
+            start(CUSTOM, **WINDOW),
+            *(event(minute=minute) for minute in (0, 10, 20, 30, 40)),
+            event(CUSTOM, 3000),
+            *(event(minute=minute) for minute in (44, 71, 75)),
+        ]
+    )
+    check_one_crash(stream, 9, min_events=5)
+
+
+def test_declared_zone_from_before_the_low_offset_is_still_known_after_a_crash() -> None:
+    stream = records(
+        [
+            start(CUSTOM, timezone="Asia/Tokyo"),
+            *(event(minute=minute) for minute in (0, 10, 20, 30, 40)),
+            event(CUSTOM, timestamp="2025-07-29T22:50:00"),
+            end(CUSTOM),
+            *(event(minute=minute) for minute in (44, 71, 75)),
+        ]
+    )
+    for crash in range(1, len(stream) + 1):
+        check_one_crash(stream, crash, min_events=5)
+
+
+def test_start_that_makes_a_session_shorter_counts_from_then_on_as_after_a_crash() -> None:
+    stream = records(
+        [
+            event("NY_PM_2025-07-29", 0),
+            start("NY_PM_2025-07-29", session_type="custom"),
+            event(minute=70),
+            end("NY_PM_2025-07-29"),
+            event(minute=71),
+        ]
+    )
+    for crash in range(1, len(stream) + 1):
+        check_one_crash(stream, crash)
+
+
+def test_record_sent_again_after_its_session_ended_begins_the_same_ghost_before_and_after_a_crash() -> None:
+    stream = records(
+        [*(event(minute=minute) for minute in (0, 10, 20, 30, 46)), event("LUNCH_2025-07-29", 47), end()]
+        + [event(minute=minute) for minute in (40, 41, 42, 47, 48)]
+        + [event("LUNCH_2025-07-29", 300), event(minute=49)]
+    )
+    for crash in range(1, len(stream) + 1):
+        check_one_crash(stream, crash)
+
+
+def test_second_crash_while_rebuilding_or_later_changes_no_outcome() -> None:
+    stream = stream_of([(8, i % 5, ("event", "event", "local", "end")[i * 7 % 4], i % 7) for i in range(40)])
+    for first in range(1, 40, 3):
+        for second in range(first, 40, 4):
+            crashed = engine_at()
+            run(crashed, stream[:first])
+            again = rebuilt_from(crashed, stream, first)
+            run(again, stream[first:second])
+            run(crashed, stream[first:second])
+            if again.low_offset is None:
+                continue
+            third = rebuilt_from(again, stream, second)
+            for one in stream[second:]:
+                expected = [describe(outcome) for outcome in crashed.process(one)]
+                assert [describe(outcome) for outcome in third.process(one)] == expected
+                assert state_of(third) == state_of(crashed)

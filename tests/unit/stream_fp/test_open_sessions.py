@@ -64,6 +64,13 @@ def test_session_heard_of_before_any_time_was_known_is_not_closed_by_the_first_t
     assert table.expire(1_000_000 + IDLE) == [session]
 
 
+def test_known_end_counts_for_a_session_heard_of_before_any_time_was_known() -> None:
+    table = new_table()
+    session = opened(table, 0, end_us=200, touched_us=0)
+    assert table.expire(209) == []
+    assert table.expire(210) == [session]
+
+
 def test_several_sessions_close_in_order_of_their_deadlines() -> None:
     table = new_table()
     late, early = opened(table, 0, end_us=500), opened(table, 1, end_us=300)

@@ -137,7 +137,7 @@ def test_settings_file_comes_from_flag_or_variable_and_the_flag_wins(
 
 
 def test_settings_file_that_is_missing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="absent.toml"):
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
         loaded("--config", str(tmp_path / "absent.toml"))
 
 
