@@ -18,13 +18,13 @@ import msgspec
 
 from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts, choose_yardstick, resolve_facts
 from stream_fp.errors import RecordDecodeError, RecordError, RecordInvalidError
-from stream_fp.messages import Message, Record, decode_message
+from stream_fp.messages import Message, Record, SessionMetadata, decode_message
 from stream_fp.open_sessions import OpenSessions
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.phases import phase_of
 from stream_fp.predictor import Forecast
 from stream_fp.sessions import NO_REGIME, Session
-from stream_fp.times import MINUTE_US, SECOND_US, parse_timestamp_us, zone_of
+from stream_fp.times import HOUR_US, MINUTE_US, SECOND_US, day_us, parse_timestamp_us, zone_of
 
 __all__ = ["Engine", "EngineSettings", "Forecaster"]
 
@@ -38,6 +38,8 @@ MAX_INTENSITY: Final = 1e9
 MAX_SESSION_ID_LENGTH: Final = 200
 #: An event without a readable time follows the one before it by this much where no time is known at all.
 _ORDER_STEP_US: Final = MINUTE_US
+#: A session whose type has no schedule may move the watermark up to here after midnight (UTC) of the day in its id.
+_UNSCHEDULED_SPAN_US: Final = 3 * 24 * HOUR_US
 #: Every 64th record's decoding is timed: enough for a histogram, too few to be felt.
 _TIMED_DECODE_MASK: Final = 63
 
@@ -122,6 +124,7 @@ class Engine:
     ) -> None:
         self._forecaster = forecaster
         self._settings = settings
+        self._zone = zone_of(settings.timezone)
         self._schedules = schedules
         self._typical_events = typical_events
         self._published_offset = published_offset
@@ -246,22 +249,20 @@ class Engine:
         event_type, price, stamp = _checked(message)
         opened = session is None
         if session is None:
-            session = self._new_session(key, record.offset, self._facts(_session_id(key), message))
+            session = self._new_session(key, record.offset, message)
         time_us = parse_timestamp_us(stamp, session.zone, session.facts.day)
+        clock_us = time_us if session.tells_time else parse_timestamp_us(stamp, self._zone, session.id_day)
+        if opened:
+            if clock_us is not None and session.closes_us is not None and clock_us > session.closes_us:
+                return self._ignore("after_close")
+            if not self._admit(key, session):
+                return self._ignore("open_sessions_cap")
+        self._touch(session, clock_us)
         if time_us is not None and self._is_after_close(time_us, session):
-            # It neither belongs to the session nor may it move the watermark and so close other sessions.
             return self._ignore("after_close")
-        if opened and not self._admit(key, session, time_us):
-            return self._ignore("open_sessions_cap")
-        if time_us is None:
-            time_us = self._untimed(session)
-        else:
-            self._timed(session, time_us)
+        time_us = self._untimed(session) if time_us is None else self._timed(session, time_us)
         session.event_time_us = time_us
         session.n_events += 1
-        session.touched_us = self._watermark_us or 0
-        if session.touched_us >= self._open.next_deadline_us:
-            self._expire()
         if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
             return self._ignore("after_last_checkpoint")
         if len(session.times) >= self._settings.max_events_per_session:
@@ -278,17 +279,14 @@ class Engine:
         return _NOTHING
 
     def _start(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
-        facts = self._facts(session.id if session is not None else _session_id(key), message)
         if session is None:
-            session = self._new_session(key, record.offset, facts)
-            if not self._admit(key, session, None):
+            session = self._new_session(key, record.offset, message)
+            if not self._admit(key, session):
                 return self._ignore("open_sessions_cap")
         else:
-            session.facts = facts
-            session.zone = zone_of(facts.timezone)
+            self._describe(session, message)
             self._measure(session)
-            session.touched_us = self._watermark_us or 0
-            self._open.reschedule(key, session)
+        self._touch(session, None)
         self.counts.applied += 1
         if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
             return self._cross(session, record, key)
@@ -332,29 +330,60 @@ class Engine:
             self._open.release(session)
         return outcomes
 
-    def _facts(self, session_id: str, message: Message) -> SessionFacts:
+    def _facts(self, session_id: str, metadata: SessionMetadata | None) -> SessionFacts:
         return resolve_facts(
             session_id,
-            message.session_metadata,
+            metadata,
             schedules=self._schedules,
             typical_events=self._typical_events,
             default_timezone=self._settings.timezone,
         )
 
-    def _new_session(self, key: bytes, offset: int, facts: SessionFacts) -> Session:
+    def _new_session(self, key: bytes, offset: int, message: Message) -> Session:
         session = Session(_session_id(key), first_offset=offset, opened_at_watermark_us=self._watermark_us)
-        session.facts = facts
-        session.zone = zone_of(facts.timezone)
+        by_id = self._facts(session.id, None)
+        session.id_day = by_id.day
+        session.id_end_us = by_id.end_us
+        if by_id.end_us is not None:
+            session.closes_us = by_id.end_us + self._settings.grace_us
+        self._describe(session, message, by_id)
         return session
 
-    def _admit(self, key: bytes, session: Session, first_us: int | None) -> bool:
+    def _describe(self, session: Session, message: Message, by_id: SessionFacts | None = None) -> None:
+        """Take what a message says of its session; `by_id` serves where it says nothing."""
+        known = None if message.session_metadata is not None else by_id
+        facts = self._facts(session.id, message.session_metadata) if known is None else known
+        session.facts = facts
+        session.zone = zone_of(facts.timezone)
+        session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
+
+    def _admit(self, key: bytes, session: Session) -> bool:
         if len(self._open) >= self._settings.max_open_sessions:
             return False
         self._measure(session)
-        session.touched_us = max(self._watermark_us or 0, first_us or 0)
+        session.touched_us = self._watermark_us or 0
         self._open.add(key, session)
         self.counts.sessions_opened += 1
         return True
+
+    def _touch(self, session: Session, clock_us: int | None) -> None:
+        """Let time go on: move the watermark, note that the session was heard of, close those whose time is over.
+
+        All of this depends on nothing but the records themselves: not on what a session declared of itself, which a
+        rebuild that starts after the declaration could not know. `clock_us` is therefore read in the default zone.
+        """
+        if clock_us is not None and (self._watermark_us is None or clock_us > self._watermark_us):
+            # An event beyond its own session's end may not move the watermark and so close other sessions.
+            if session.closes_us is None:
+                limit_us = None if session.id_day is None else day_us(session.id_day) + _UNSCHEDULED_SPAN_US
+            else:
+                limit_us = session.closes_us
+            if limit_us is None or clock_us <= limit_us:
+                self._watermark_us = clock_us
+        session.touched_us = self._watermark_us or 0
+        if session.touched_us >= self._open.next_deadline_us:
+            for closed in self._open.expire(session.touched_us):
+                self._closed(closed, "expired")
 
     def _measure(self, session: Session) -> None:
         session.yardstick = choose_yardstick(
@@ -373,17 +402,13 @@ class Engine:
         end_us = session.facts.end_us
         return end_us is not None and time_us > end_us + self._settings.grace_us
 
-    def _advance(self, time_us: int) -> None:
-        if self._watermark_us is None or time_us > self._watermark_us:
-            self._watermark_us = time_us
-
-    def _timed(self, session: Session, time_us: int) -> None:
+    def _timed(self, session: Session, time_us: int) -> int:
         if time_us > session.latest_us:
             first_readable = session.all_untimed and session.n_untimed
             session.latest_us = time_us
             if first_readable:
                 self._measure(session)
-        self._advance(time_us)
+        return time_us
 
     def _untimed(self, session: Session) -> int:
         """Give an event without a readable time its place in the order of arrival."""
@@ -394,10 +419,6 @@ class Engine:
             step = _ORDER_STEP_US if session.all_untimed else 0
             return session.event_time_us + step
         return session.facts.start_us or self._watermark_us or SECOND_US
-
-    def _expire(self) -> None:
-        for session in self._open.expire(self._watermark_us or 0):
-            self._closed(session, "expired")
 
     def _closed(self, session: Session, reason: str) -> None:
         for _ in range(session.n_checkpoints_done, self._n_checkpoints):

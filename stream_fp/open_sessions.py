@@ -1,8 +1,9 @@
 """The sessions of one partition that are open, in the order in which they were opened, and when each will close.
 
-Pure state behind the engine. A session closes in event time: when the watermark has passed its end (and the last
-moment it was heard of) by the grace, or, without a known end, when it has been silent for the idle timeout. So a
-closed session is a function of the records alone, and a late session is heard out before it is closed.
+Pure state behind the engine. A session closes in event time: when the watermark has passed its scheduled end (and the
+last moment it was heard of) by the grace, or, where its id names no schedule, when it has been silent for the idle
+timeout. Only the id decides which, never what a session declares of itself: when a session closes has to be the same
+for an engine that starts at a later low offset and has not seen the declaration.
 """
 
 from __future__ import annotations
@@ -85,10 +86,10 @@ class OpenSessions:
         while self._deadlines and self._deadlines[0][0] <= watermark_us:
             entry = heapq.heappop(self._deadlines)
             if not self._is_current(entry):
-                continue  # closed before, opened anew since, or put off
+                continue  # closed before, or opened anew since
             key = entry[2]
             session = self.by_key[key]
-            if session.touched_us == 0 and session.facts.end_us is None:
+            if session.touched_us == 0 and session.id_end_us is None:
                 session.touched_us = watermark_us  # heard of before any time was known
             if self._deadline_us(session) <= watermark_us:
                 closed.append(self.remove(key))
@@ -98,26 +99,20 @@ class OpenSessions:
         return closed
 
     def _deadline_us(self, session: Session) -> int:
-        end_us = session.facts.end_us
+        end_us = session.id_end_us
         if end_us is None:
             return session.touched_us + self._idle_timeout_us
         return max(end_us, session.touched_us) + self._grace_us
 
-    def reschedule(self, key: bytes, session: Session) -> None:
-        """Take note that the end of a session has changed."""
-        if self._deadline_us(session) != session.deadline_us:
-            self._push(key, session)
-
     def _push(self, key: bytes, session: Session) -> None:
-        # Sessions that were ended or put off leave entries behind; sweep them out when they have become the most.
+        # Sessions that were ended leave entries behind; sweep them out when they have become the most.
         if len(self._deadlines) > 2 * len(self.by_key) + 1024:
             self._deadlines = [entry for entry in self._deadlines if self._is_current(entry)]
             heapq.heapify(self._deadlines)
-        session.deadline_us = self._deadline_us(session)
-        heapq.heappush(self._deadlines, (session.deadline_us, session.first_offset, key))
+        heapq.heappush(self._deadlines, (self._deadline_us(session), session.first_offset, key))
         self.next_deadline_us = self._deadlines[0][0]
 
     def _is_current(self, entry: tuple[int, int, bytes]) -> bool:
-        deadline_us, first_offset, key = entry
+        _, first_offset, key = entry
         session = self.by_key.get(key)
-        return session is not None and (session.deadline_us, session.first_offset) == (deadline_us, first_offset)
+        return session is not None and session.first_offset == first_offset

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import date, tzinfo
 from typing import Final
 
 import numpy as np
@@ -71,9 +71,9 @@ class Session:
     """
 
     __slots__ = (
-        "codes", "deadline_us", "event_time_us", "facts", "first_offset", "id", "intensities", "latest_us",
-        "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "prices", "times", "touched_us",
-        "trigger_n", "trigger_us", "yardstick", "zone",
+        "closes_us", "codes", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us", "intensities",
+        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "prices", "tells_time",
+        "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
@@ -83,6 +83,12 @@ class Session:
         self.facts: SessionFacts
         self.yardstick: Yardstick
         self.zone: tzinfo
+        # What the id alone says: it decides when the session closes, so that whoever sees only a part of the
+        # session's records comes to the same end.
+        self.id_day: date | None = None
+        self.id_end_us: int | None = None
+        self.closes_us: int | None = None  # scheduled end plus grace
+        self.tells_time = True  # whether a time stamp reads the same with and without what was declared
         self.times = array("q")
         self.prices = array("d")
         self.intensities = array("d")
@@ -92,7 +98,6 @@ class Session:
         self.event_time_us = 0  # of the event appended last, in order of arrival
         self.latest_us = 0  # latest event time seen, 0 while no time stamp could be read
         self.touched_us = 0  # watermark of the partition when the session last got a record
-        self.deadline_us = 0  # of the current entry in the queue of deadlines
         self.n_checkpoints_done = 0
         self.trigger_n = _NEVER
         self.trigger_us = _NEVER

@@ -15,6 +15,7 @@ __all__ = [
     "HOUR_US",
     "MINUTE_US",
     "SECOND_US",
+    "day_us",
     "format_us",
     "local_us",
     "parse_date",
@@ -160,6 +161,11 @@ def local_us(day: date, clock: time, zone: tzinfo) -> int:
     In the hour that daylight saving repeats, the first pass is meant (``fold=0``).
     """
     return (datetime.combine(day, clock, tzinfo=zone) - _EPOCH) // _MICROSECOND
+
+
+def day_us(day: date) -> int:
+    """Return midnight UTC at the beginning of `day` as microseconds since 1970."""
+    return local_us(day, time(), UTC)
 
 
 def format_us(moment_us: int) -> str:

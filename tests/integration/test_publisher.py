@@ -254,11 +254,11 @@ async def test_many_publishes_keep_their_order(desk: Desk) -> None:
 
 
 async def test_publish_without_outcomes_moves_the_progress(desk: Desk) -> None:
-    publisher = await desk.started()
     for low, note in ((0, progress(3, None)), (3, progress(9)), (3, progress(2**40, -5))):
+        publisher = await desk.started()
         await publisher.publish([], low_offset=low, progress=note)
+        await desk.settle()
         assert await desk.starting_point() == point(low, note)
-    await desk.settle()
     assert await desk.predictions() == []
 
 
@@ -282,14 +282,17 @@ async def test_second_start_fences_the_first(desk: Desk) -> None:
     assert await desk.starting_point() == point(1, progress(2))
 
 
-async def test_fenced_publisher_stays_fenced(desk: Desk) -> None:
-    first = await desk.started()
-    await desk.started()
-    for _ in range(2):
-        with pytest.raises((ProducerFenced, KafkaError)):
-            await first.publish([], low_offset=7, progress=progress(8))
+async def test_fenced_publisher_closes_and_starts_again_as_the_owner(desk: Desk) -> None:
+    first, second = await desk.started(), await desk.started()
+    with pytest.raises(ProducerFenced):
+        await first.publish([], low_offset=7, progress=progress(8))
     await first.aclose()
-    assert (await desk.starting_point()).fingerprint is None
+    await first.start()
+    with pytest.raises(ProducerFenced):
+        await second.publish([], low_offset=7, progress=progress(8))
+    await first.publish([], low_offset=1, progress=progress(2))
+    await desk.settle()
+    assert await desk.starting_point() == point(1, progress(2))
 
 
 async def test_owners_of_other_partitions_and_groups_are_not_fenced(desk: Desk, settings: Settings) -> None:
@@ -301,6 +304,7 @@ async def test_owners_of_other_partitions_and_groups_are_not_fenced(desk: Desk, 
         for i, owner in enumerate(owners):
             await owner.publish([], low_offset=i, progress=progress(i + 10))
         for i, one in enumerate((desk, beside, elsewhere)):
+            await one.settle()
             assert await one.starting_point() == point(i, progress(i + 10))
 
 
@@ -492,6 +496,7 @@ async def test_committed_offset_of_zero_is_a_commit(desk: Desk) -> None:
     await desk.record()
     publisher = await desk.started()
     await publisher.publish([], low_offset=0, progress=progress(1))
+    await desk.settle()
     assert await desk.starting_point(start_from="latest") == point(0, progress(1))
 
 
@@ -530,4 +535,5 @@ async def lose_the_first_three_of_five(desk: Desk, published: int) -> None:
         await desk.record()
     publisher = await desk.started()
     await publisher.publish([], low_offset=1, progress=progress(published))
+    await desk.settle()
     await desk.admin.delete_records({desk.partition: RecordsToDelete(before_offset=3)})

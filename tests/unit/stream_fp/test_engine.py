@@ -211,14 +211,16 @@ def test_start_before_any_time_is_known_survives_the_first_event_of_another_sess
     assert done.predicted == [(FREE, 30.0, 6)]
 
 
-def test_later_start_that_shortens_a_session_lets_it_close_at_its_new_end() -> None:
+def test_declared_end_does_not_decide_when_a_session_closes() -> None:
+    # An engine that starts again after the declaration could not know it, and has to come to the same end.
     custom = "CUSTOM_2025-07-29"
     done = ran(
         *events(1, session_id=custom),
         start(custom, date="2025-07-29", start_time="13:30", end_time="13:50"),
         *events(51, session_id=FREE),
     )
-    assert done.forecaster.closures == [(custom, "expired")]
+    assert done.forecaster.closures == []
+    assert done.engine.n_open_sessions == 2
 
 
 def test_event_after_end_and_grace_is_ignored_and_closes_nothing() -> None:

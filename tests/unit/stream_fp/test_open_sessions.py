@@ -3,7 +3,6 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_fp.completion import SessionFacts
 from stream_fp.open_sessions import OpenSessions
 from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION, Session
 
@@ -12,7 +11,7 @@ GRACE, IDLE = 10, 60
 
 def opened(table: OpenSessions, offset: int, *, end_us: int | None = None, touched_us: int = 100) -> Session:
     session = Session(f"S{offset}", first_offset=offset, opened_at_watermark_us=touched_us)
-    session.facts = SessionFacts(session_type="", day=None, timezone="UTC", declared_end_us=end_us)
+    session.id_end_us = end_us
     session.touched_us = touched_us
     table.add(session.id.encode(), session)
     return session
@@ -90,7 +89,7 @@ def test_session_opened_anew_does_not_inherit_the_old_deadline() -> None:
     opened(table, 0, end_us=200)
     table.remove(b"S0")
     again = Session("S0", first_offset=7, opened_at_watermark_us=100)
-    again.facts = SessionFacts(session_type="", day=None, timezone="UTC", declared_end_us=900)
+    again.id_end_us = 900
     again.touched_us = 100
     table.add(b"S0", again)
     assert table.expire(800) == []
@@ -146,8 +145,8 @@ def test_closed_sessions_are_exactly_those_whose_time_is_over(
             for name, session in model.items()
             if now >= (
                 session.touched_us + IDLE
-                if session.facts.end_us is None
-                else max(session.facts.end_us, session.touched_us) + GRACE
+                if session.id_end_us is None
+                else max(session.id_end_us, session.touched_us) + GRACE
             )
         }  # fmt: skip
         assert {session.id for session in table.expire(now)} == over
