@@ -18,8 +18,6 @@ from stream_fp.errors import DocumentError
 
 __all__ = ["FileRecord", "find_files", "is_document_file", "read_document", "read_records"]
 
-#: What decoding bytes that are no JSON, or JSON nested without end, can raise.
-_UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _SUFFIXES: Final = (".jsonl", ".ndjson", ".json")
 #: What msgspec raises at bytes that are no JSON, no UTF-8, or nested without end.
 _MALFORMED: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
