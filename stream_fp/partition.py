@@ -31,7 +31,7 @@ from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.errors import ServiceError
 from stream_fp.kafka.progress import Progress, find_starting_point, fingerprint_of
-from stream_fp.kafka.publisher import Publisher
+from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.messages import encode_prediction
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, Outcome, Published
@@ -104,6 +104,8 @@ class PartitionWorker:
         self._committed_position = -1
         self._committed_low_offset = 0
         self._committed_at_s = 0.0
+        self._n_failures = 0
+        self._omit_large_values = False
         self.not_ready = "starting"
 
     # ------------------------------------------------------------------------------------------------------- running
@@ -116,11 +118,9 @@ class PartitionWorker:
         ServiceError
             When no new attempt could go better.
         """
-        backoff_s = _FIRST_BACKOFF_S
         while not self._stopping.is_set():
             try:
                 await self._start()
-                backoff_s = _FIRST_BACKOFF_S
                 while not self._stopping.is_set():
                     await self._step()
                 await self._finish()
@@ -132,12 +132,14 @@ class PartitionWorker:
                 await self._close_publisher()
                 await self._pause(self._settings.session_timeout_s)
             except (KafkaError, TimeoutError, OSError) as error:
+                self._omit_large_values |= isinstance(error, TOO_LARGE)
+                backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
+                self._n_failures += 1
                 self._metrics.publish_failures.inc()
                 self.not_ready = f"starting over after {type(error).__name__}: {error}"
                 _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
                 await self._close_publisher()
                 await self._pause(backoff_s)
-                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             finally:
                 await self._close_publisher()
 
@@ -151,7 +153,11 @@ class PartitionWorker:
         settings = self._settings
         started_s = time.perf_counter()
         publisher = Publisher(
-            settings, self.partition, n_output_partitions=self._n_output_partitions, consumer=self._consumer
+            settings,
+            self.partition,
+            n_output_partitions=self._n_output_partitions,
+            consumer=self._consumer,
+            omit_large_values=self._omit_large_values,
         )
         await publisher.start()
         self._publisher = publisher
@@ -189,7 +195,8 @@ class PartitionWorker:
         _logger.info("%s: from offset %d, speaking from %d", self.name, point.low_offset, point.published_offset)
         await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
-        self.not_ready = ""
+        if not self._n_failures:
+            self.not_ready = ""
 
     async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> None:
         """Read what was published before once more, until the engine is where it was."""
@@ -255,6 +262,7 @@ class PartitionWorker:
         position = engine.position
         if low is None or position is None or position <= self._committed_position:
             self._committed_at_s = time.monotonic()
+            self._recovered()
             return
         low_offset, watermark_us = low
         started_s = time.perf_counter()
@@ -274,7 +282,15 @@ class PartitionWorker:
         self._counts = copy.deepcopy(engine.counts)
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
+        self._omit_large_values = False
+        self._recovered()
         self._observe(outcomes)
+
+    def _recovered(self) -> None:
+        """Take note that publishing works, or that there is nothing to publish."""
+        if self._n_failures:
+            self._n_failures = 0
+            self.not_ready = ""
 
     def _observe(self, outcomes: Sequence[Outcome]) -> None:
         now_s = time.time()

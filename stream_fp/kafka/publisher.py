@@ -23,12 +23,14 @@ from stream_fp.kafka.progress import Progress
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 
-__all__ = ["Publisher"]
+__all__ = ["TOO_LARGE", "Publisher"]
 
 Headers = list[tuple[str, bytes]]
 
-#: A dead letter that the broker refuses as too large is sent again without its value where that has more bytes than
-#: this, with a header that says so: the original stays where topic, partition and offset say.
+#: What a record that broker or client takes for too large fails with.
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+#: A dead letter that was refused as too large is published without its value where that has more bytes than this,
+#: with a header that says so: the original stays where topic, partition and offset say.
 _LARGE_VALUE_BYTES: Final = 100_000
 _MAX_REASON_LENGTH: Final = 1_000
 
@@ -45,16 +47,25 @@ class Publisher:
         Of the output topic.
     consumer : AIOKafkaConsumer
         Commits the offset where delivery is at least once.
+    omit_large_values : bool
+        Publish large dead letters without their value, with a header that says so.
     """
 
     def __init__(
-        self, settings: Settings, partition: TopicPartition, *, n_output_partitions: int, consumer: AIOKafkaConsumer
+        self,
+        settings: Settings,
+        partition: TopicPartition,
+        *,
+        n_output_partitions: int,
+        consumer: AIOKafkaConsumer,
+        omit_large_values: bool = False,
     ) -> None:
         self._settings = settings
         self._partition = partition
         # The output partition of the same number: then a partition's output tells which of its sessions are done.
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
         self._consumer = consumer
+        self._omit_large_values = omit_large_values
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
 
@@ -86,18 +97,13 @@ class Publisher:
         Raises
         ------
         aiokafka.errors.KafkaError
-            When it failed. The publisher has to be closed then, and the state rebuilt from the committed offset.
+            When it failed. The publisher has to be closed then, and the state rebuilt from the committed offset; after
+        one of `TOO_LARGE`, the next publisher should omit large values. (The broker's refusal of a batch leaves the
+        producer without a valid sequence, so the same one cannot try again.)
         """
         records = [self._to_record(outcome) for outcome in outcomes]
-        try:
-            await self._publish(records, low_offset, progress)
-        except (MessageSizeTooLargeError, RecordListTooLargeError):
-            smaller = [_without_large_value(record) for record in records]
-            if smaller == records:
-                raise
-            await self._publish(smaller, low_offset, progress)
-
-    async def _publish(self, records: Sequence[dict[str, Any]], low_offset: int, progress: Progress) -> None:
+        if self._omit_large_values:
+            records = [_without_large_value(record) for record in records]
         offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}
         producer = self._producer
         if producer is None:

@@ -20,7 +20,7 @@ from stream_fp.config import Settings
 from stream_fp.errors import OffsetLostError
 from stream_fp.kafka.clients import new_admin, new_consumer
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point
-from stream_fp.kafka.publisher import Publisher
+from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 from tests.conftest import TopicFactory
@@ -45,15 +45,16 @@ class Desk:
     n_output_partitions: int = 3
     publishers: list[Publisher] = field(default_factory=list)
 
-    def publisher(self) -> Publisher:
+    def publisher(self, *, omit_large_values: bool = False) -> Publisher:
         publisher = Publisher(
-            self.settings, self.partition, n_output_partitions=self.n_output_partitions, consumer=self.consumer
-        )
+            self.settings, self.partition, n_output_partitions=self.n_output_partitions, consumer=self.consumer,
+            omit_large_values=omit_large_values,
+        )  # fmt: skip
         self.publishers.append(publisher)
         return publisher
 
-    async def started(self) -> Publisher:
-        publisher = self.publisher()
+    async def started(self, *, omit_large_values: bool = False) -> Publisher:
+        publisher = self.publisher(omit_large_values=omit_large_values)
         await publisher.start()
         return publisher
 
@@ -403,10 +404,14 @@ async def test_dead_letter_too_large_to_publish_goes_without_its_value(desk: Des
     if who_refuses == "the client":
         desk.settings = msgspec.structs.replace(desk.settings, max_request_bytes=SMALL_LIMIT)
     made = prediction(record)
-    publisher = await desk.started()
+    outcomes: list[Outcome] = [made, dead_letter(record), dead_letter(small)]
+    refused = await desk.started()
+    with pytest.raises(TOO_LARGE):
+        await refused.publish(outcomes, 0, progress(2))
+    await refused.aclose()
 
-    await publisher.publish([made, dead_letter(record), dead_letter(small)], 0, progress(2))
-    # The producer is as good as before.
+    publisher = await desk.started(omit_large_values=True)
+    await publisher.publish(outcomes, 0, progress(2))
     await publisher.publish([made, dead_letter(small)], 2, progress(3))
 
     await desk.settle()
@@ -463,7 +468,7 @@ async def test_at_least_once_failure_leaves_the_progress_where_it_was(at_least_o
 async def test_at_least_once_dead_letter_too_large_goes_without_its_value(at_least_once_desk: Desk) -> None:
     desk = at_least_once_desk
     record = await desk.record(noise(SMALL_LIMIT + 1_000))
-    publisher = await desk.started()
+    publisher = await desk.started(omit_large_values=True)
     await publisher.publish([dead_letter(record)], low_offset=0, progress=progress(1))
     (found,) = await desk.dead_letters()
     assert found.value is None

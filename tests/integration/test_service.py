@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -132,6 +133,22 @@ async def test_real_documents_give_one_prediction_each_and_bad_records_become_de
     settings = Settings(model_path=str(setup.model))
     replay_files(real_sessions_dir, load_classifier(settings), settings, lines.append)
     assert sorted(line.rstrip(b"\n") for line in lines) == sorted(record.value for record in predictions)
+
+
+async def test_dead_letter_too_large_for_its_topic_goes_without_its_value(
+    setup: Setup, topic_factory: TopicFactory, tmp_path: Path
+) -> None:
+    small = await topic_factory(1, prefix="dlq")  # takes a megabyte, and noise cannot be compressed
+    noise = random.Random(1).randbytes(2_000_000)
+    await publish(setup, [(SESSION, b"{"), (SESSION, noise), (SESSION, b"[]")])
+    async with running_service(tmp_path / "log", *setup.arguments, "--dead-letter-topic", small) as service:
+        await consumed(service, 3)
+        await service.wait_ready()
+        assert await service.total("stream_fp_publish_failures_total") == 1
+        assert await service.terminate() == 0, service.output()
+    dead_letters = await read_all(setup.broker, small)
+    assert [record.value for record in dead_letters] == [b"{", None, b"[]"]
+    assert dict(dead_letters[1].headers)["stream_fp.errors.value_omitted_bytes"] == b"2000000"
 
 
 async def test_process_killed_amid_sessions_goes_on_without_loss_or_repeat(setup: Setup, tmp_path: Path) -> None:
