@@ -11,12 +11,11 @@ has passed their end and some grace, never because a wall clock moved.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
-
-from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts, choose_yardstick, resolve_facts
+from stream_fp.checks import checked_event, session_id_of
+from stream_fp.completion import Schedule, SessionFacts, choose_yardstick, resolve_facts
+from stream_fp.engine_settings import EngineSettings
 from stream_fp.errors import RecordDecodeError, RecordError, RecordInvalidError
 from stream_fp.messages import Message, Record, SessionMetadata, decode_message
 from stream_fp.open_sessions import OpenSessions
@@ -30,12 +29,6 @@ __all__ = ["Engine", "EngineSettings", "Forecaster"]
 
 _NEVER: Final = float("inf")
 _NOTHING: Final[tuple[Outcome, ...]] = ()
-#: Prices and intensities beyond these are no market data; within them no feature can leave the range of floats.
-MIN_PRICE: Final = 1e-9
-MAX_PRICE: Final = 1e12
-MAX_INTENSITY: Final = 1e9
-#: Long enough for any instrument and venue in a session id, short enough for one file name.
-MAX_SESSION_ID_LENGTH: Final = 200
 #: An event without a readable time follows the one before it by this much where no time is known at all.
 _ORDER_STEP_US: Final = MINUTE_US
 #: A session whose type has no schedule may move the watermark up to here after midnight (UTC) of the day in its id.
@@ -52,43 +45,6 @@ class Forecaster(Protocol):
 
     def closed(self, session: Session, reason: str) -> None:
         """Take note of a session that is over, with the events that it still holds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineSettings:
-    """What the engine's behaviour depends on, beside the model.
-
-    Attributes
-    ----------
-    checkpoints_pct : tuple of float
-        Completions at which a session is predicted, ascending, each once.
-    completion : {"auto", "declared", "schedule", "count"}
-        How completion is measured.
-    min_events : int
-        A session with fewer events at a checkpoint gets no prediction there.
-    grace_us : int
-        How long after its end a session stays open for late events.
-    idle_timeout_us : int
-        How long a session without a known end may be silent before it is closed.
-    timezone : str
-        Of time stamps without an offset, where the session names none.
-    max_open_sessions, max_events_per_session, max_buffered_bytes, max_record_bytes : int
-        Bounds on memory; what lies beyond is ignored and counted (records too large become dead letters).
-    keep_events : bool
-        Hold the events of a session until it closes, for those who want to see the whole of it (training).
-    """
-
-    checkpoints_pct: tuple[float, ...] = (30.0,)
-    completion: CompletionPolicy = "auto"
-    min_events: int = 5
-    grace_us: int = 30 * MINUTE_US
-    idle_timeout_us: int = 6 * 60 * MINUTE_US
-    timezone: str = "UTC"
-    max_open_sessions: int = 1_000_000
-    max_events_per_session: int = 50_000
-    max_buffered_bytes: int = 2 * 2**30
-    max_record_bytes: int = 2**20
-    keep_events: bool = False
 
 
 class Engine:
@@ -211,7 +167,7 @@ class Engine:
             raise RecordInvalidError("expected the session id as record key, got no key")
         session = self._open.by_key.get(key)
         if message.session_id is not None:
-            session_id = session.id if session is not None else _session_id(key)
+            session_id = session.id if session is not None else session_id_of(key)
             if message.session_id != session_id:
                 raise RecordInvalidError(
                     f"expected the session id of the record key, got {message.session_id[:64]!r} - at `$.session_id`"
@@ -246,7 +202,7 @@ class Engine:
     # ----------------------------------------------------------------------------------------------- the three kinds
 
     def _event(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
-        event_type, price, stamp = _checked(message)
+        event_type, price, stamp = checked_event(message)
         opened = session is None
         if session is None:
             session = self._new_session(key, record.offset, message)
@@ -340,7 +296,7 @@ class Engine:
         )
 
     def _new_session(self, key: bytes, offset: int, message: Message) -> Session:
-        session = Session(_session_id(key), first_offset=offset, opened_at_watermark_us=self._watermark_us)
+        session = Session(session_id_of(key), first_offset=offset, opened_at_watermark_us=self._watermark_us)
         by_id = self._facts(session.id, None)
         session.id_day = by_id.day
         session.id_end_us = by_id.end_us
@@ -446,35 +402,3 @@ class Engine:
 
 def _count(counter: dict[str, int], name: str) -> None:
     counter[name] = counter.get(name, 0) + 1
-
-
-def _session_id(key: bytes) -> str:
-    try:
-        session_id = key.decode()
-    except UnicodeDecodeError as error:
-        raise RecordInvalidError(f"expected the session id in UTF-8 as record key, got {key[:32]!r}") from error
-    if len(session_id) > MAX_SESSION_ID_LENGTH or not session_id.isprintable():
-        raise RecordInvalidError(
-            f"expected a session id of at most {MAX_SESSION_ID_LENGTH} printable characters, "
-            f"got {len(session_id)}: {session_id[:64]!r}"
-        )
-    return session_id
-
-
-def _checked(message: Message) -> tuple[str, float | None, str | float]:
-    """Return event type, price and time stamp of an event whose fields are all there and within bounds."""
-    event_type, price, stamp, intensity = message.event_type, message.price, message.timestamp, message.intensity
-    if event_type is None or price is msgspec.UNSET or stamp is None:
-        absent = [name for name in ("timestamp", "event_type") if getattr(message, name) is None]
-        absent += ["price"] if price is msgspec.UNSET else []
-        raise RecordInvalidError(f"expected an event with `{'`, `'.join(absent)}`, got one without - at `$`")
-    if price is not None and not MIN_PRICE <= price <= MAX_PRICE:
-        raise RecordInvalidError(
-            f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}] or null, got {price:g} - at `$.price`"
-        )
-    if intensity is not None and not -MAX_INTENSITY <= intensity <= MAX_INTENSITY:
-        raise RecordInvalidError(
-            f"expected an intensity in [-{MAX_INTENSITY:g}, {MAX_INTENSITY:g}] or null, got {intensity:g} "
-            "- at `$.intensity`"
-        )
-    return event_type, price, stamp

@@ -98,8 +98,8 @@ class Publisher:
         ------
         aiokafka.errors.KafkaError
             When it failed. The publisher has to be closed then, and the state rebuilt from the committed offset; after
-        one of `TOO_LARGE`, the next publisher should omit large values. (The broker's refusal of a batch leaves the
-        producer without a valid sequence, so the same one cannot try again.)
+            one of `TOO_LARGE`, the next publisher should omit large values. (The broker's refusal of a batch leaves
+            the producer without a valid sequence, so the same one cannot try again.)
         """
         records = [self._to_record(outcome) for outcome in outcomes]
         if self._omit_large_values:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_fp.engine import MAX_SESSION_ID_LENGTH
+from stream_fp.checks import MAX_SESSION_ID_LENGTH
 from stream_fp.outcomes import DeadLetter, Published
 from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION
 from stream_fp.times import MINUTE_US
