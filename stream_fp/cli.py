@@ -144,7 +144,7 @@ _add_plugins(cli)
 def main() -> None:
     """Run the command line; the entry point."""
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="stream-fp", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
