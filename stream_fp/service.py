@@ -117,14 +117,14 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         started_s = time.perf_counter()
-        self._classifier = load_classifier(settings)
+        self._classifier = await asyncio.to_thread(load_classifier, settings)
         self.metrics.artifact_load.observe(time.perf_counter() - started_s)
         library: Library = self._classifier.library
         self.metrics.model.info({"version": library.version, "fingerprint": library.fingerprint})
         server = HealthServer(
             settings.http_host, settings.http_port, registry=self.metrics.registry, health=self.health
         )
-        self._stack.callback(server.close)
+        self._stack.push_async_callback(asyncio.to_thread, server.close)
         self.http_port = server.port
         try:
             self._admin = new_admin(settings)
