@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -259,6 +260,14 @@ def without(name: str) -> dict[str, Any]:
     return {key: value for key, value in GOOD.items() if key != name}
 
 
+@pytest.mark.parametrize("price", [None, 0, 0.0])
+def test_event_without_a_quote_is_an_event(price: float | None) -> None:
+    done = ran(*events(0, 1, 2, 3), {**event(minute=50), "price": price})
+    (seen,) = done.forecaster.seen
+    assert np.isnan(seen.prices[-1])
+    assert not np.isnan(seen.prices[:-1]).any()
+
+
 @pytest.mark.parametrize(
     ("message", "words"),
     [
@@ -266,7 +275,6 @@ def without(name: str) -> dict[str, Any]:
         (without("event_type"), "expected an event with `event_type`"),
         (without("price"), "expected an event with `price`"),
         ({"session_id": SESSION_ID}, "expected an event with `timestamp`, `event_type`, `price`"),
-        ({**GOOD, "price": 0.0}, "`$.price`"),
         ({**GOOD, "price": -5.0}, "`$.price`"),
         ({**GOOD, "price": 1.1e12}, "`$.price`"),
         ({**GOOD, "price": 9e-10}, "`$.price`"),
