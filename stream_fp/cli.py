@@ -21,7 +21,7 @@ from stream_fp.errors import ConfigError, StreamFpError
 from stream_fp.files import find_files
 from stream_fp.options import ENGINE_SETTINGS, setting_options, settings_from
 from stream_fp.replay import ReplaySummary, replay_files
-from stream_fp.service import load_classifier, run_service
+from stream_fp.service import check_sinks, load_classifier, run_service
 
 __all__ = ["cli", "main"]
 
@@ -79,6 +79,7 @@ def replay(source: Path, output: Path | None, config: Path | None, **flags: Any)
 def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per setting
     """Check settings and artifacts, and say what is wrong."""
     settings = settings_from(config, flags)
+    check_sinks(settings)
     library = load_classifier(settings).library
     checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)
     click.echo(f"settings  ok ({'on' if settings.enabled else 'off'})")
@@ -109,8 +110,8 @@ def _report(summary: ReplaySummary, output: Path | None) -> None:
 def _configure_logging(settings: Settings) -> None:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.log_level != "DEBUG":
-        # aiokafka reports every broker hiccup that it mends by itself.
-        logging.getLogger("aiokafka").setLevel(logging.ERROR)
+        # aiokafka reports every broker hiccup, those that it mends by itself and those that we report.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
 def _add_plugins(group: click.Group) -> None:

@@ -6,10 +6,12 @@ Every field is a key of the TOML file, the environment variable ``STREAM_FP_<NAM
 
 from __future__ import annotations
 
+import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,13 +22,26 @@ from stream_fp.engine import EngineSettings
 from stream_fp.errors import ConfigError
 from stream_fp.times import SECOND_US, zone_of
 
-__all__ = ["ENABLE_VARIABLE", "ENV_PREFIX", "Secret", "Settings", "load_settings"]
+__all__ = [
+    "ENABLE_VARIABLE",
+    "ENV_PREFIX",
+    "MAX_CHECKPOINT_PCT",
+    "MIN_CHECKPOINT_PCT",
+    "Secret",
+    "Settings",
+    "load_settings",
+    "misspelt_variables",
+]
 
 ENV_PREFIX: Final = "STREAM_FP_"
 #: Turns the service on from the environment, beside ``STREAM_FP_ENABLED``.
 ENABLE_VARIABLE: Final = "IRONFORGE_SESSION_FINGERPRINTING"
-_MIN_CHECKPOINT_PCT: Final = 25.0
-_MAX_CHECKPOINT_PCT: Final = 50.0
+#: Before the first a prefix says too little, after the second a prediction comes too late to be of use.
+MIN_CHECKPOINT_PCT: Final = 25.0
+MAX_CHECKPOINT_PCT: Final = 50.0
+
+_SERVER: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}")
+_MAX_PORT: Final = 65_535
 
 Positive = Annotated[int, Meta(ge=1)]
 #: Kafka carries times in milliseconds and sizes in bytes as 32-bit integers.
@@ -223,6 +238,18 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file
     return settings
 
 
+def misspelt_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that look like a setting's and are none, each with the one that was probably meant."""
+    known = [f"{ENV_PREFIX}{name.upper()}" for name in _FIELDS]
+    return {
+        variable: near[0]
+        for variable in sorted(environment)
+        if variable.startswith(ENV_PREFIX)
+        and variable not in known
+        and (near := difflib.get_close_matches(variable, known, n=1, cutoff=0.85))
+    }
+
+
 def _from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
@@ -242,13 +269,23 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _convert(name: str, value: object, source: str) -> Any:  # noqa: ANN401 - as many types as settings
-    if isinstance(value, str) and name == "checkpoints":
+    if name == "checkpoints" and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
+    elif name == "checkpoints" and isinstance(value, int | float):
+        value = [value]
     try:
         return msgspec.convert(value, _FIELDS[name].type, strict=source.startswith("file"), dec_hook=_secret)
     except msgspec.ValidationError as error:
-        shown = "" if _FIELDS[name].type is Secret or "password" in name else f", got {value!r}"
-        raise ConfigError(name, f"{error}{shown}", source=source) from error
+        choices = _choices(_FIELDS[name].type)
+        why = f"expected one of {', '.join(choices)}" if choices else str(error)
+        shown = "" if "password" in name else f", got {value!r}" if choices else f": {value!r}"
+        raise ConfigError(name, f"{why}{shown}", source=source) from error
+
+
+def _choices(kind: Any) -> tuple[str, ...]:  # noqa: ANN401 - a type expression
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def _secret(kind: type, value: object) -> Secret:
@@ -261,7 +298,7 @@ def _secret(kind: type, value: object) -> Secret:
 def _check(settings: Settings, sources: Mapping[str, str]) -> None:
     checkpoints = settings.checkpoints
     if sorted(set(checkpoints)) != list(checkpoints) or not (
-        _MIN_CHECKPOINT_PCT <= checkpoints[0] <= checkpoints[-1] <= _MAX_CHECKPOINT_PCT
+        MIN_CHECKPOINT_PCT <= checkpoints[0] <= checkpoints[-1] <= MAX_CHECKPOINT_PCT
     ):
         why = f"expected ascending percentages from 25 to 50, got {list(checkpoints)}"
         raise ConfigError("checkpoints", why, source=sources.get("checkpoints", ""))
@@ -269,6 +306,10 @@ def _check(settings: Settings, sources: Mapping[str, str]) -> None:
         zone_of(settings.timezone)
     except ValueError as error:
         raise ConfigError("timezone", str(error), source=sources.get("timezone", "")) from error
+    for server in settings.bootstrap_servers.split(","):
+        if not _SERVER.fullmatch(server.strip()) or int(server.rpartition(":")[2]) > _MAX_PORT:
+            why = f"expected host:port, several by comma, got {settings.bootstrap_servers!r}"
+            raise ConfigError("bootstrap_servers", why, source=sources.get("bootstrap_servers", ""))
     topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
     if len(set(topics)) != len(topics):
         raise ConfigError(

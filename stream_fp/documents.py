@@ -106,6 +106,8 @@ def adapt_document(
     DocumentError
         When events or metadata are not of the documented shape, or no session id can be made.
     """
+    if not isinstance(document, Mapping):
+        raise DocumentError(where, f"expected a session document as a mapping, got {type(document).__name__}")
     events = document.get("events")
     metadata = document.get("session_metadata", {})
     if not isinstance(events, Sequence) or isinstance(events, str) or not isinstance(metadata, Mapping):

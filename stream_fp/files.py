@@ -66,13 +66,12 @@ def read_records(path: Path, *, first_offset: int = 0) -> Iterator[FileRecord]:
         for offset, message in enumerate(messages, first_offset):
             yield FileRecord(offset, message["session_id"].encode(), msgspec.json.encode(message))
         return
-    offset = first_offset
     try:
         with path.open("rb") as lines:
-            for line in lines:
+            # Offsets are line numbers, so that a record can be found again; empty lines leave gaps, as in a topic.
+            for offset, line in enumerate(lines, first_offset):
                 if value := line.strip():
                     yield FileRecord(offset, _key_of(value), value)
-                    offset += 1
     except OSError as error:
         raise DocumentError(str(path), error.strerror or str(error)) from error
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import click
 import msgspec
 
-from stream_fp.config import ENV_PREFIX, Secret, Settings, load_settings
+from stream_fp.config import ENV_PREFIX, Secret, Settings, load_settings, misspelt_variables
 
 __all__ = ["ENGINE_SETTINGS", "setting_options", "settings_from"]
 
@@ -62,6 +62,8 @@ def settings_from(config: Path | None, flags: dict[str, Any]) -> Settings:
     """
     if config is None and (named := os.environ.get(f"{ENV_PREFIX}CONFIG")):
         config = Path(named)
+    for variable, meant in misspelt_variables(os.environ).items():
+        click.echo(f"stream-fp: {variable} is no setting and does nothing; was {meant} meant?", err=True)
     return load_settings(flags, os.environ, config)
 
 

@@ -34,7 +34,7 @@ from stream_fp.kafka.progress import Progress, find_starting_point, fingerprint_
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.messages import encode_prediction
 from stream_fp.metrics import Metrics, PartitionView
-from stream_fp.outcomes import Counts, Outcome, Published
+from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.minidash import write_row
 from stream_fp.sinks.sidecar import write_session_sidecar
@@ -45,6 +45,8 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
+#: Of one partition in its owner's life.
+_MAX_DEAD_LETTERS_LOGGED: Final = 10
 
 
 class PartitionWorker:
@@ -105,6 +107,7 @@ class PartitionWorker:
         self._committed_low_offset = 0
         self._committed_at_s = 0.0
         self._n_failures = 0
+        self._n_dead_letters_logged = 0
         self._omit_large_values = False
         self.not_ready = "starting"
 
@@ -136,6 +139,9 @@ class PartitionWorker:
                 backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
                 self._n_failures += 1
                 self._metrics.publish_failures.inc()
+                if self._stopping.is_set():
+                    _logger.warning("%s: not published, left to the next owner: %r", self.name, error)
+                    break
                 self.not_ready = f"starting over after {type(error).__name__}: {error}"
                 _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
                 await self._close_publisher()
@@ -169,7 +175,7 @@ class PartitionWorker:
             start_from=settings.start_from,
             offset_lost=settings.offset_lost,
         )
-        if point.fingerprint not in (None, self._fingerprint):
+        if point.fingerprint not in (None, self._fingerprint) and point.low_offset < point.published_offset:
             _logger.warning(
                 "%s: settings or model differ from those of the last commit; sessions open now are judged anew from "
                 "offset %d, without repeating what was published before",
@@ -192,7 +198,7 @@ class PartitionWorker:
         self._committed_at_s = time.monotonic()
         self._consumer.seek(self.partition, point.low_offset)
         self._consumer.resume(self.partition)
-        _logger.info("%s: from offset %d, speaking from %d", self.name, point.low_offset, point.published_offset)
+        _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
         await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         if not self._n_failures:
@@ -296,12 +302,24 @@ class PartitionWorker:
         now_s = time.time()
         metrics = self._metrics
         for outcome in outcomes:
-            if isinstance(outcome, Published):
+            if isinstance(outcome, DeadLetter):
+                self._log_dead_letter(outcome)
+            else:
                 timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
                 metrics.end_to_end.observe(max(0.0, now_s - timestamp_ms / 1000))
                 metrics.extraction.observe(outcome.extraction_ns / 1e9)
                 metrics.classification.observe(outcome.classification_ns / 1e9)
                 metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
+
+    def _log_dead_letter(self, outcome: DeadLetter) -> None:
+        """Log the first few: input controls how many there are, and the metrics count them all."""
+        if self._n_dead_letters_logged < _MAX_DEAD_LETTERS_LOGGED:
+            self._n_dead_letters_logged += 1
+            last = self._n_dead_letters_logged == _MAX_DEAD_LETTERS_LOGGED
+            _logger.warning(
+                "%s@%d: dead letter: %s%s",
+                self.name, outcome.record.offset, outcome.message[:200], " (no more are logged)" if last else "",
+            )  # fmt: skip
 
     def _metrics_decode(self, engine: Engine) -> None:
         for took_ns in engine.decode_ns:
@@ -322,10 +340,10 @@ class PartitionWorker:
                         await asyncio.to_thread(_write_rows, Path(self._settings.minidash_path), predictions)
             except OSError as error:
                 self._metrics.sidecar_failures.inc()
-                self.not_ready = f"cannot write sidecars: {error}"
-                _logger.warning("%s: %s; again in %.1f s", self.name, self.not_ready, backoff_s)
+                self.not_ready = f"cannot write sidecar or minidash: {error}"
                 if self._stopping.is_set():
                     raise  # nothing was published: whoever takes the partition next writes them
+                _logger.warning("%s: %s; again in %.1f s", self.name, self.not_ready, backoff_s)
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             else:

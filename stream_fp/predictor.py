@@ -125,7 +125,9 @@ class Predictor:
 
 def _session_notes(session: Session, checkpoint_pct: float) -> list[str]:
     notes = []
-    if session.completion_pct < checkpoint_pct - 1e-9:
+    if session.yardstick.method == "unknown":
+        notes.append("Completion unknown: neither end, schedule nor expected events; all events given are used")
+    elif session.completion_pct < checkpoint_pct - 1e-9:
         notes.append(f"The events given end before the {checkpoint_pct:g}% checkpoint")
     if session.n_untimed:
         notes.append(f"{session.n_untimed} unreadable timestamps: event order used for these")

@@ -61,7 +61,7 @@ def replay_files(
     Raises
     ------
     DocumentError
-        When there is no file at all, or none of them can be read.
+        When there is no file at all, none of them can be read, or none holds a single record that can be applied.
     """
     files = find_files(source)
     summary = ReplaySummary(n_files=len(files))
@@ -75,6 +75,9 @@ def replay_files(
         progress()
     if len(summary.unreadable) == len(files):
         raise DocumentError(str(source), f"none of {len(files)} files can be read; {summary.unreadable[0]}")
+    if not summary.counts.applied:
+        first = f"; first {summary.dead_letters[0]}" if summary.dead_letters else ""
+        raise DocumentError(str(source), f"expected records of sessions, found none that can be applied{first}")
     return summary
 
 
@@ -95,7 +98,7 @@ def _replay_file(
                     case Published():
                         yield outcome.prediction
                     case DeadLetter() if len(summary.dead_letters) < _N_DEAD_LETTERS_SHOWN:
-                        summary.dead_letters.append(f"{path}, record {record.offset}: {outcome.message}")
+                        summary.dead_letters.append(f"{path}:{record.offset + 1}: {outcome.message}")
                     case DeadLetter():
                         pass
         engine.close()

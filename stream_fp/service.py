@@ -28,9 +28,10 @@ from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library, load_library
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
+from stream_fp.sinks.sidecar import check_writable
 from stream_fp.stalls import StallDetector
 
-__all__ = ["Service", "load_classifier", "run_service"]
+__all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +59,27 @@ def load_classifier(settings: Settings) -> Classifier:
         confidence_method=settings.confidence_method,
         assignment=settings.assignment,
     )
+
+
+def check_sinks(settings: Settings) -> None:
+    """See whether the files that the settings name can be written.
+
+    Raises
+    ------
+    ConfigError
+        When one cannot.
+    """
+    for setting, path in (
+        ("sidecar_dir", Path(settings.sidecar_dir) if settings.sidecar_dir else None),
+        ("minidash_path", Path(settings.minidash_path).parent if settings.minidash_path else None),
+    ):
+        try:
+            if path is not None:
+                check_writable(path)
+        except OSError as error:
+            raise ConfigError(
+                setting, f"cannot write to {path.absolute() if path else ''}: {error.strerror}"
+            ) from error
 
 
 async def run_service(settings: Settings) -> None:
@@ -117,6 +139,7 @@ class Service:
     async def _start(self) -> None:
         settings = self.settings
         started_s = time.perf_counter()
+        await asyncio.to_thread(check_sinks, settings)
         self._classifier = await asyncio.to_thread(load_classifier, settings)
         self.metrics.artifact_load.observe(time.perf_counter() - started_s)
         library: Library = self._classifier.library
@@ -126,6 +149,7 @@ class Service:
         )
         self._stack.push_async_callback(asyncio.to_thread, server.close)
         self.http_port = server.port
+        _logger.info("connecting to %s", settings.bootstrap_servers)
         try:
             self._admin = new_admin(settings)
             self._stack.push_async_callback(self._admin.close)
@@ -138,7 +162,10 @@ class Service:
             self._consumer.subscribe([settings.input_topic], listener=_Listener(self._revoked, self._assigned))
             await self._consumer.start()
         except (KafkaError, OSError) as error:
-            raise ServiceError(f"cannot reach Kafka at {settings.bootstrap_servers}: {error}") from error
+            raise ServiceError(
+                f"cannot reach Kafka at {settings.bootstrap_servers} with {settings.security_protocol} (settings "
+                f"`bootstrap_servers` and `security_protocol`): {error or type(error).__name__}"
+            ) from error
         _logger.info(
             "group %s follows %s with model %s, %s; metrics on port %d",
             settings.group_id, settings.input_topic, library.version, settings.delivery, server.port,
@@ -172,10 +199,12 @@ class Service:
     async def aclose(self) -> None:
         """Drain, publish, commit and leave the group, within the grace period."""
         self.health.not_ready["service"] = "stopping"
+        _logger.info("stopping: publishing and committing what is done")
         try:
             await self._stop_workers(list(self._tasks), self.settings.shutdown_grace_s)
         finally:
             await self._stack.aclose()
+        _logger.info("stopped")
 
     # ---------------------------------------------------------------------------------------------------- rebalancing
 

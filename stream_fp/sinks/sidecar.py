@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["SIDECAR_NAME", "session_dir_name", "write_atomically", "write_session_sidecar"]
+__all__ = ["SIDECAR_NAME", "check_writable", "session_dir_name", "write_atomically", "write_session_sidecar"]
 
 SIDECAR_NAME: Final = "session_fingerprint.json"
 #: File names may have 255 bytes nearly everywhere; longer ones are cut here and told apart by a digest.
@@ -77,6 +77,20 @@ def write_atomically(path: Path, content: bytes) -> None:
             Path(temporary).unlink()
         raise
     _sync_directory(path.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """See whether a file can be written to a folder, or to the nearest one above it that exists.
+
+    Raises
+    ------
+    OSError
+        When not.
+    """
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _sync_directory(path: Path) -> None:

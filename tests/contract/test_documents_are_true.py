@@ -27,7 +27,7 @@ def test_library_call_of_the_readme_writes_sidecar_and_minidash(
 ) -> None:
     write_tiny_library(tmp_path / "models" / "session_fingerprints" / "v1.0.2")
     monkeypatch.chdir(tmp_path)
-    (code,) = blocks("python")
+    (code,) = [block for block in blocks("python") if "create_online_classifier" in block]
     exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - the README's own example
     assert (tmp_path / "run" / "session_fingerprint.json").is_file()
     assert "NY_AM_2025-07-29" in (tmp_path / "run" / "minidash.html").read_text("utf-8")

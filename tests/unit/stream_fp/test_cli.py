@@ -165,7 +165,7 @@ def test_run_without_a_broker_fails_and_names_the_address(library_dir: Path) -> 
         "--http-host", "127.0.0.1",
     )  # fmt: skip
     assert process.returncode == 1
-    assert f"stream-fp: cannot reach Kafka at {address}: " in process.stderr
+    assert f"stream-fp: cannot reach Kafka at {address} with PLAINTEXT (settings `bootstrap_servers`" in process.stderr
     assert "Traceback" not in process.stderr
 
 
@@ -391,7 +391,7 @@ def test_replay_ends_with_a_summary_on_standard_error(stream_fp: CommandLine, so
         f"not used: {source / 'broken.json'}:",
         *[line.partition(" expected")[0] for line in not_used[1:]],
     ]
-    assert not_used[1].startswith(f"not used: {source / 'events.jsonl'}, record 0: ")
+    assert not_used[1].startswith(f"not used: {source / 'events.jsonl'}:1: ")
     assert len(not_used) == 2
     assert summary.startswith("3 files, 78 records: ")
     assert "1 RecordDecodeError" in summary

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from stream_fp.config import ENABLE_VARIABLE, ENV_PREFIX, Secret, Settings, load_settings
+from stream_fp.config import ENABLE_VARIABLE, ENV_PREFIX, Secret, Settings, load_settings, misspelt_variables
 from stream_fp.engine import EngineSettings
 from stream_fp.errors import ConfigError
 
@@ -23,7 +23,9 @@ VARIABLE = f"{ENV_PREFIX}GROUP_ID"
 
 WRONG = [
     ("enabled", "maybe"), ("enabled", ""), ("create_topics", "2"),
-    ("bootstrap_servers", ""), ("group_id", ""), ("input_topic", ""), ("output_topic", ""), ("dead_letter_topic", ""),
+    ("bootstrap_servers", ""), ("bootstrap_servers", "host"), ("bootstrap_servers", "host:port"),
+    ("bootstrap_servers", "host:65536"), ("bootstrap_servers", "host:1,"), ("bootstrap_servers", "a b:1"),
+    ("group_id", ""), ("input_topic", ""), ("output_topic", ""), ("dead_letter_topic", ""),
     ("delivery", "at-most-once"), ("start_from", "middle"), ("offset_lost", "ignore"),
     ("max_poll_records", "0"), ("max_poll_records", "many"), ("max_poll_records", "1.5"),
     ("commit_interval_s", "0"), ("session_timeout_s", "-1"), ("transaction_timeout_s", "soon"),
@@ -42,7 +44,7 @@ WRONG = [
 #: As TOML writes them; a file says `true` and 1.5 itself, so a text in their place is a mistake.
 WRONG_IN_A_FILE = [
     ("enabled", "1"), ("enabled", '"true"'), ("http_port", '"9464"'), ("http_port", "1.5"), ("min_events", "true"),
-    ("checkpoints", "30"), ("checkpoints", "[]"), ("checkpoints", "[30, 60]"), ("group_id", "7"),
+    ("checkpoints", "true"), ("checkpoints", "[]"), ("checkpoints", "[30, 60]"), ("group_id", "7"),
     ("commit_interval_s", '"1"'), ("sasl_password", "7"), ("grace_s", "inf"), ("timezone", '"Mars/Olympus"'),
 ]  # fmt: skip
 
@@ -364,3 +366,31 @@ def test_engine_gets_the_settings_in_its_own_units() -> None:
 def test_defaults_of_settings_and_engine_agree() -> None:
     ours, engines = Settings().engine_settings(), EngineSettings()
     assert dataclasses.asdict(ours) == dataclasses.asdict(engines)
+
+
+@pytest.mark.parametrize(
+    "servers", ["localhost:9092", "a:1, b:65535", "[::1]:9092", "kafka-0.kafka.svc.cluster.local:9093"]
+)
+def test_brokers_are_taken_as_host_and_port(servers: str) -> None:
+    assert load({"bootstrap_servers": servers}).bootstrap_servers == servers
+
+
+def test_single_checkpoint_in_a_file_needs_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("checkpoints = 40\n")
+    assert load_settings({}, {}, path).checkpoints == (40.0,)
+
+
+def test_wrong_choice_lists_the_choices() -> None:
+    with pytest.raises(ConfigError, match="expected one of euclidean, cosine, mahalanobis, got 'euclid'"):
+        load({"distance_metric": "euclid"})
+
+
+def test_variable_that_is_nearly_a_setting_is_found() -> None:
+    environment = {
+        "STREAM_FP_HTP_PORT": "1",
+        "STREAM_FP_HTTP_PORT": "2",
+        "STREAM_FP_SOMETHING_ELSE": "3",
+        "HTTP_PORTS": "4",
+    }
+    assert misspelt_variables(environment) == {"STREAM_FP_HTP_PORT": "STREAM_FP_HTTP_PORT"}

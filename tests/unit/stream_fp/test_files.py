@@ -139,9 +139,9 @@ def test_single_line_under_the_name_of_a_document_is_a_message(tmp_path: Path) -
     assert list(read_records(path)) == [FileRecord(0, SESSION_ID.encode(), LINES[1])]
 
 
-def test_blank_lines_are_no_records_and_take_no_offset(tmp_path: Path) -> None:
+def test_offsets_are_line_numbers_and_blank_lines_are_no_records(tmp_path: Path) -> None:
     path = written(tmp_path / "events.jsonl", b"\n\n" + LINES[1] + b"\n  \t\n\r\n" + LINES[2] + b"\n\n")
-    assert [(record.offset, record.value) for record in read_records(path)] == [(0, LINES[1]), (1, LINES[2])]
+    assert [(record.offset, record.value) for record in read_records(path)] == [(2, LINES[1]), (5, LINES[2])]
 
 
 def test_empty_file_of_lines_has_no_records(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_dead_letters_are_listed_with_their_place_up_to_twenty(source: Path, set
     path = write_lines(source / "a.jsonl", [start(), *[b"{broken"] * 25])
     _, summary = replayed(path, settings)
     assert len(summary.dead_letters) == 20
-    assert summary.dead_letters[0].startswith(f"{path}, record 1: ")
+    assert summary.dead_letters[0].startswith(f"{path}:2: ")
     assert summary.counts.dead_lettered == {"RecordDecodeError": 25}
 
 

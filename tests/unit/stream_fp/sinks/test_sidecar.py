@@ -8,7 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_fp.sinks.sidecar import SIDECAR_NAME, session_dir_name, write_atomically, write_session_sidecar
+from stream_fp.sinks.sidecar import (
+    SIDECAR_NAME,
+    check_writable,
+    session_dir_name,
+    write_atomically,
+    write_session_sidecar,
+)
 
 hostile_ids = st.text(min_size=1, max_size=300) | st.lists(
     st.sampled_from(("..", ".", "/", "\\", "~", "\x00", "etc", "%2e", "C:", "\n", "\u202e")), min_size=1, max_size=12
@@ -117,3 +123,14 @@ def test_long_ids_that_begin_alike_have_different_folders() -> None:
 
 def test_id_that_is_no_unicode_text_gets_a_folder() -> None:
     assert session_dir_name("\ud800") == "%ED%A0%80"
+
+
+def test_folder_to_be_made_is_writable_and_is_not_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_path_below_a_file_is_not_writable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="Not a directory"):
+        check_writable(tmp_path / "file" / "b")
