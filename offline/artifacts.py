@@ -21,6 +21,7 @@ from typing import Final
 import joblib
 import msgspec
 
+from offline.places import check_place
 from offline.train import TrainedLibrary
 from stream_fp.errors import ConfigError
 from stream_fp.library import METADATA_FILE, PICKLE_FILES, STATS_FILE, Metadata
@@ -75,8 +76,16 @@ def check_output(output: Path, *, force: bool) -> None:
     Raises
     ------
     ConfigError
-        When it exists and `force` is not set, or it holds what is no artifact.
+        When it exists and `force` is not set, holds what is no artifact, or cannot be written.
     """
+    try:
+        _check_replaceable(output, force=force)
+    except OSError as error:
+        raise ConfigError("output", f"{output}: {error.strerror or error}") from error
+    check_place("output", output)
+
+
+def _check_replaceable(output: Path, *, force: bool) -> None:
     if not (output.exists() or output.is_symlink()):
         return
     if not force:

@@ -19,13 +19,14 @@ from stream_fp.errors import ConfigError, StreamFpError
 
 __all__ = ["cli", "main"]
 
+_PROGRAM: Final = "stream-fp-offline"
 _USAGE: Final = 2
 _FAILURE: Final = 1
 _INTERRUPTED: Final = 130  # as shells say it
 
 
-@click.group("stream-fp-offline")
-@click.version_option(stream_fp.__version__, prog_name="stream-fp-offline")
+@click.group(_PROGRAM, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(stream_fp.__version__, prog_name=_PROGRAM)
 def cli() -> None:
     """Learn the archetypes of trading sessions, and judge what was learned."""
 
@@ -41,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         # Without standalone mode, click returns the status of --help and the like instead of exiting.
-        status = cli.main(args=arguments, prog_name="stream-fp-offline", standalone_mode=False)
+        status = cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
     except click.Abort:
-        say("interrupted")
+        say(f"{_PROGRAM}: interrupted")
         return _INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except StreamFpError as error:
-        say("error: " + " ".join(str(error).split("\n")))
+        say(f"{_PROGRAM}: {' '.join(str(error).splitlines())}")
         return _USAGE if isinstance(error, ConfigError) else _FAILURE
     return status if isinstance(status, int) else 0

@@ -1,13 +1,16 @@
 """What the commands say while they work: a progress bar on a terminal, plain lines elsewhere, all on stderr.
 
-Results go to stdout, through `result_console`, so that they can be piped.
+Results go to stdout, through `result_console`, so that they can be piped. Commands to run next are spelled so that they
+can be pasted: `program_path` and `command_lines`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -15,10 +18,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
-__all__ = ["file_progress", "result_console", "say"]
+__all__ = ["command_lines", "file_progress", "program_path", "result_console", "say"]
 
 #: Of tables that do not go to a terminal: wide enough for one line an archetype.
 _PLAIN_WIDTH: Final = 140
+#: Of commands to paste: fits every terminal.
+_COMMAND_WIDTH: Final = 80
 
 
 def say(line: str) -> None:
@@ -29,6 +34,39 @@ def say(line: str) -> None:
 def result_console() -> Console:
     """Return a console on stdout."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+
+
+def program_path() -> str:
+    """Return the ``stream-fp`` that belongs to this process: by the path it was called by, else by name."""
+    called = sys.argv[0]
+    if Path(called).name == "stream-fp-offline":
+        return called.removesuffix("-offline")
+    return called if Path(called).name == "stream-fp" else "stream-fp"
+
+
+def command_lines(*parts: Sequence[str | Path]) -> str:
+    r"""Spell a command for a shell, indented, in lines of 80 columns that are broken between parts only.
+
+    Examples
+    --------
+    >>> print(command_lines(("train",), ("--input", "a b.jsonl"), ("--output", "models/session_fingerprints/v1.0.2")))
+       train --input 'a b.jsonl' --output models/session_fingerprints/v1.0.2
+    >>> print(command_lines(("stream-fp", "replay"), ("--input", "x" * 40), ("--output", "y" * 20)))
+       stream-fp replay --input xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx \
+           --output yyyyyyyyyyyyyyyyyyyy
+    """
+    lines: list[str] = []
+    line = ""
+    for part in parts:
+        words = shlex.join(str(word) for word in part)
+        if not line:
+            line = f"   {words}"
+        elif len(line) + len(f" {words} \\") <= _COMMAND_WIDTH:
+            line += f" {words}"
+        else:
+            lines.append(f"{line} \\")
+            line = f"       {words}"
+    return "\n".join([*lines, line])
 
 
 @contextlib.contextmanager
@@ -55,4 +93,4 @@ def file_progress() -> Iterator[Callable[[str, int, int], None]]:
 def _say_when_done(stage: str, n_done: int, n_files: int) -> None:
     # About ten lines a stage, however many files there are.
     if n_done == n_files or (n_done % max(1, n_files // 10) == 0 and n_files > 100):
-        say(f"{stage}: {n_done} of {n_files} files")
+        say(f"{stage}: {n_done} of {n_files} file{'s' * (n_files != 1)}")

@@ -86,7 +86,7 @@ class Dataset:
     skipped : dict of str to int
         What was left out by reason, which begins with what was: file, session, record, event, value, checkpoint.
     remarks : tuple of str
-        Sentences about files and sessions that were left out, the first 20.
+        Sentences about files and sessions that were left out, and the first unusable record of each file; the first 20.
     """
 
     session_ids: tuple[str, ...]

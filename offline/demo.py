@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,93 +18,148 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from offline.artifacts import write_library
+from offline.console import command_lines, program_path
 from offline.dataset import load_dataset
+from offline.demo_folder import MODEL_VERSION, DemoFolder
 from offline.simulate import SimulatedSession, interleave, simulate_sessions
 from offline.train import train
 from stream_fp.config import Settings, load_settings
+from stream_fp.errors import ServiceError
 from stream_fp.kafka.embedded import embedded_broker
 from stream_fp.messages import Prediction
+from stream_fp.outcomes import Counts
 from stream_fp.replay import replay_files
 from stream_fp.service import Service, load_classifier
 
 __all__ = ["demo"]
 
-_MODEL_VERSION: Final = "1.0.0"
 _N_ARCHETYPES: Final = 4
-_CONFIDENCE: Final = "calibrated"
+_MAX_SEED: Final = 2**32 - 1  # what scikit-learn takes
 #: Two thirds are for training: the rest still fills a screen.
 _TRAINING_SHARE: Final = 2 / 3
+#: For starting up, and for each record about ten times what was measured on two cores.
 _TIME_LIMIT_S: Final = 45.0
+_TIME_LIMIT_PER_RECORD_S: Final = 0.005
 _N_ROWS_SHOWN: Final = 16
 _METRICS_SHOWN: Final = ("prediction_latency", "extraction", "classification", "publish", "sidecar_write")
+_SETTINGS: Final = Settings()
+_AT_CHECKPOINT: Final = f"the {_SETTINGS.checkpoints[0]:g} % checkpoint"
+_WHY_UNPREDICTED: Final = {
+    "too_few_events": f"had fewer than {_SETTINGS.min_events} events at {_AT_CHECKPOINT}",
+    "closed_before_checkpoint": f"ended before {_AT_CHECKPOINT}",
+    "completion_unknown": "did not tell how complete they were",
+}
+_WHY_IGNORED: Final = {
+    "after_last_checkpoint": "came after their session's last checkpoint, when nothing more is needed",
+    "after_close": "came after their session had closed",
+}
 
 
-@click.command(help="Simulate, train, stream and predict on this machine, with an embedded broker.")
-@click.option("--sessions", "n_sessions", type=click.IntRange(42, 5000), default=126, show_default=True)
-@click.option("--seed", type=int, default=7, show_default=True)
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("build/demo"))
-def demo(n_sessions: int, seed: int, folder: Path) -> int:
+@click.command(
+    help="Simulate, train, stream and predict on this machine, with an embedded broker.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--sessions",
+    "n_sessions",
+    type=click.IntRange(42, 5000),
+    default=126,
+    show_default=True,
+    help="How many to simulate; two thirds are for training.",
+)
+@click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=7, show_default=True, help="Seed of the simulation.")
+@click.option(
+    "--dir",
+    "path",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build/demo"),
+    show_default=True,
+    help="Folder for what the demo writes; new, empty, or of an earlier demo, whose files are replaced.",
+)
+def demo(n_sessions: int, seed: int, path: Path) -> int:
     """Run the demo; returns the exit status."""
     console = Console()
     # What the parts would log is shown here in its place; only what goes wrong is worth a line of its own.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     started_s = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder = DemoFolder(path)
+    folder.prepare()
 
     sessions = list(simulate_sessions(n_sessions, seed=seed))
     n_training = int(n_sessions * _TRAINING_SHARE)
-    history, live = folder / "history.jsonl", folder / "live.jsonl"
-    _write_lines(history, sessions[:n_training])
-    n_live = _write_lines(live, sessions[n_training:])
+    with folder.writing():
+        _write_lines(folder.history, sessions[:n_training])
+        n_live = _write_lines(folder.live, sessions[n_training:])
     console.print(
         f"[bold]1. Simulated[/] {n_sessions} trading sessions (seed {seed}); {n_training} for training, "
         f"{n_sessions - n_training} with {n_live} records to stream"
     )
-    model = folder / "models" / f"v{_MODEL_VERSION}"
-    dataset = load_dataset(history)
-    metadata = write_library(train(dataset, model_version=_MODEL_VERSION, n_archetypes=_N_ARCHETYPES, seed=seed), model)
+    dataset = load_dataset(folder.history)
+    library = train(dataset, model_version=MODEL_VERSION, n_archetypes=_N_ARCHETYPES, seed=seed)
+    metadata = write_library(library, folder.model)
     console.print(
         f"[bold]2. Trained[/] {metadata.n_archetypes} archetypes and prefix models at "
-        f"{', '.join(f'{m.checkpoint_pct:g}' for m in metadata.prefix_models)} % in {model}"
+        f"{', '.join(f'{m.checkpoint_pct:g}' for m in metadata.prefix_models)} % in {escape(str(folder.model))}"
     )
     console.print(
         "[bold]3. Streaming[/] through `stream-fp run`'s own service; broker: librdkafka's mock cluster in this "
         "process (the wire is real, the broker is not), so delivery is at-least-once here"
     )
-    published, metrics = asyncio.run(_stream(live.read_bytes().splitlines(), model, folder / "sidecars", console))
+    published, counts, latencies = asyncio.run(_stream(folder.live.read_bytes().splitlines(), folder, console))
 
-    settings = _settings("", model, folder / "sidecars")
+    settings = _settings("", folder)
     expected: list[bytes] = []
-    replay_files(live, load_classifier(settings), settings, expected.append)
+    replay_files(folder.live, load_classifier(settings), settings, expected.append)
     agreed = sorted(published) == sorted(line.rstrip(b"\n") for line in expected) and bool(published)
     predictions = [msgspec.json.decode(value, type=Prediction) for value in published]
     console.print(_table(predictions))
-    console.print(f"[bold]4. Sidecars[/] {len(list((folder / 'sidecars').glob('*/*.json')))} files like "
-                  f"{next((folder / 'sidecars').glob('*/*.json'), 'none')}")  # fmt: skip
+    without = _in_words(counts.unpredicted, _WHY_UNPREDICTED)
+    console.print(f"{counts.predictions} predictions for {counts.sessions_opened} sessions{without}")
+    sidecars = sorted(folder.sidecars.glob("*/*.json"))
+    example = escape(str(sidecars[0])) if sidecars else "none"
+    console.print(f"[bold]4. Sidecars[/] {len(sidecars)} files like {example}")
     console.print("[bold]5. Metrics[/] a few of those that /metrics shows")
-    for line in metrics:
+    for line in latencies:
         console.print(f"   {line}", highlight=False)
+    console.print(
+        "Prediction latency counts from the timestamp of the Kafka record: all records are published in one burst "
+        "here, so nearly all of it is waiting behind others."
+    )
+    console.print(
+        f"Records: {counts.consumed} consumed = {counts.applied} applied + {sum(counts.ignored.values())} ignored + "
+        f"{sum(counts.dead_lettered.values())} dead-lettered{_in_words(counts.ignored, _WHY_IGNORED)}"
+    )
     verdict = "the same bytes as" if agreed else "[red]NOT the same as"
     console.print(
         f"[bold]6. Verdict[/] {len(published)} predictions on the topic, {verdict} `stream-fp replay` of the same "
         f"records; {time.monotonic() - started_s:.0f} s"
     )
-    program = sys.argv[0] if sys.argv[0].endswith("stream-fp") else "stream-fp"
-    console.print(
-        "\nNext: look into a sidecar; replay by yourself:\n"
-        f"   {program} replay --input {live} --model-path {model} --confidence-method {_CONFIDENCE} "
-        f"--output {folder / 'predictions.jsonl'}\n"
-        "and follow a real Kafka:\n"
-        f"   {program} run --session-fingerprinting --bootstrap-servers localhost:9092 --model-path {model}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    console.print(_next_steps(folder), highlight=False, markup=False, soft_wrap=True)
     return 0 if agreed else 1
+
+
+def _next_steps(folder: DemoFolder) -> str:
+    program = program_path()
+    replay = command_lines(
+        (program, "replay"), ("--input", folder.live), ("--model-path", folder.model), ("--output", folder.predictions)
+    )
+    run = command_lines(
+        (program, "run"),
+        ("--session-fingerprinting",),
+        ("--bootstrap-servers", _SETTINGS.bootstrap_servers),
+        ("--model-path", folder.model),
+    )
+    return (
+        f"\nNext: look into a sidecar; replay by yourself:\n{replay}\n"
+        f"and follow a real Kafka, where the input topic `{_SETTINGS.input_topic}` must exist\n"
+        f"(README, 'On your own Kafka', says what else it needs):\n{run}"
+    )
 
 
 def _write_lines(path: Path, sessions: Sequence[SimulatedSession]) -> int:
@@ -115,35 +168,39 @@ def _write_lines(path: Path, sessions: Sequence[SimulatedSession]) -> int:
     return len(lines)
 
 
-def _settings(bootstrap: str, model: Path, sidecars: Path) -> Settings:
+def _settings(bootstrap: str, folder: DemoFolder) -> Settings:
     flags: dict[str, Any] = {
         "enabled": True,
         "delivery": "at-least-once",
-        "model_path": str(model),
-        "sidecar_dir": str(sidecars),
+        "model_path": str(folder.model),
+        "sidecar_dir": str(folder.sidecars),
         "http_host": "127.0.0.1",
         "http_port": 0,
         "commit_interval_s": 0.2,
-        "confidence_method": _CONFIDENCE,
     }
     return load_settings(flags | ({"bootstrap_servers": bootstrap} if bootstrap else {}), {})
 
 
-async def _stream(lines: list[bytes], model: Path, sidecars: Path, console: Console) -> tuple[list[bytes], list[str]]:
-    """Publish the records, wait until the service has consumed them all, and return its predictions and metrics."""
-    names = Settings()
+async def _stream(lines: list[bytes], folder: DemoFolder, console: Console) -> tuple[list[bytes], Counts, list[str]]:
+    """Publish the records, wait until all are consumed; return predictions, books and latencies of the service."""
+    names = _SETTINGS
     with embedded_broker(names.input_topic, names.output_topic, names.dead_letter_topic) as bootstrap:
-        settings = _settings(bootstrap, model, sidecars)
+        settings = _settings(bootstrap, folder)
         stop = asyncio.Event()
-        async with asyncio.timeout(_TIME_LIMIT_S), Service(settings) as service:
-            running = asyncio.create_task(service.run(stop))
-            try:
-                await _feed(lines, settings, service, console)
-                metrics = _metric_lines(service)
-            finally:
-                stop.set()
-                await running
-        return await _read_all(settings), metrics
+        limit_s = _TIME_LIMIT_S + len(lines) * _TIME_LIMIT_PER_RECORD_S
+        try:
+            async with asyncio.timeout(limit_s), Service(settings) as service:
+                running = asyncio.create_task(service.run(stop))
+                try:
+                    await _feed(lines, settings, service, console)
+                    counts = sum((view.counts for view in service.views()), Counts())
+                    latencies = _latency_lines(service)
+                finally:
+                    stop.set()
+                    await running
+        except TimeoutError as error:
+            raise ServiceError(f"the {len(lines)} records of the demo were not consumed in {limit_s:.0f} s") from error
+        return await _read_all(settings), counts, latencies
 
 
 async def _feed(lines: list[bytes], settings: Settings, service: Service, console: Console) -> None:
@@ -184,7 +241,7 @@ async def _read_all(settings: Settings) -> list[bytes]:
     return values
 
 
-def _metric_lines(service: Service) -> list[str]:
+def _latency_lines(service: Service) -> list[str]:
     registry = service.metrics.registry
     lines = []
     for what in _METRICS_SHOWN:
@@ -193,12 +250,12 @@ def _metric_lines(service: Service) -> list[str]:
         total_s = registry.get_sample_value(f"{name}_sum") or 0
         if n:
             lines.append(f"{name:40} {n:6.0f} observed, mean {1e3 * total_s / n:8.3f} ms")
-    counts = [view.counts for view in service.views()]
-    consumed, applied = sum(c.consumed for c in counts), sum(c.applied for c in counts)
-    ignored = sum(n for c in counts for n in c.ignored.values())
-    dead = sum(n for c in counts for n in c.dead_lettered.values())
-    lines.append(f"records: {consumed} consumed = {applied} applied + {ignored} ignored + {dead} dead-lettered")
     return lines
+
+
+def _in_words(counts: Mapping[str, int], why: Mapping[str, str]) -> str:
+    told = ", ".join(f"{n} {why.get(reason, reason)}" for reason, n in sorted(counts.items()))
+    return f"; {told}" if told else ""
 
 
 def _table(predictions: Sequence[Prediction]) -> Table:

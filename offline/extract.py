@@ -28,6 +28,7 @@ from stream_fp.engine import Engine, EngineSettings
 from stream_fp.errors import DocumentError
 from stream_fp.features import extract
 from stream_fp.files import FileRecord, is_document_file, read_document, read_records
+from stream_fp.outcomes import DeadLetter
 from stream_fp.sessions import Session
 from stream_fp.times import format_us, zone_of
 
@@ -110,7 +111,7 @@ class FileExtract:
     skipped : Counter of str
         What was left out, by reason; see `Dataset.skipped`.
     remarks : list of str
-        One sentence for each thing wrong with the file as a whole.
+        One sentence for each thing wrong with the file as a whole, and one for its first unusable record.
     """
 
     path: Path
@@ -134,11 +135,14 @@ def extract_file(path: Path, request: ExtractionRequest) -> FileExtract:
         schedules=request.schedules,
         typical_events=request.typical_events,
     )
+    first_dead: DeadLetter | None = None
     # Sums over long sessions differ in the last digit with the number of threads, which differs between workers.
     with _threads().limit(limits=1):
         try:
             for record in _records(path, found.skipped):
-                engine.process(record)
+                for outcome in engine.process(record):
+                    if isinstance(outcome, DeadLetter):
+                        first_dead = first_dead or outcome
         except (DocumentError, UnicodeError, RecursionError) as error:
             found.skipped[f"file: {_kind_of(error)}"] += 1
             found.remarks.append(str(error) if isinstance(error, DocumentError) else f"{path}: {error}")
@@ -147,6 +151,10 @@ def extract_file(path: Path, request: ExtractionRequest) -> FileExtract:
                 found.skipped["file: empty"] += 1
                 found.remarks.append(f"{path}: expected sessions, got an empty file")
         engine.close()
+    if first_dead is not None:
+        n_more = sum(engine.counts.dead_lettered.values()) - 1
+        more = f" (and {n_more} more unusable record{'s' * (n_more != 1)} in this file)" if n_more else ""
+        found.remarks.append(f"{path}:{first_dead.record.offset + 1}: {first_dead.message}{more}")
     _count(found.skipped, "record: dead letter, {}", engine.counts.dead_lettered)
     _count(found.skipped, "record: ignored, {}", engine.counts.ignored)
     _count(found.skipped, "checkpoint: {}", engine.counts.unpredicted)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from offline.console import result_console
+from offline.console import command_lines, program_path, result_console
 from offline.dataset import Dataset
 from offline.prefix_models import Calibration
 from offline.train import TrainedLibrary
@@ -34,7 +34,7 @@ def print_summary(dataset: Dataset, trained: TrainedLibrary, output: Path, finge
     if fingerprints is not None:
         lines.append(f"Fingerprints written to {fingerprints}")
     lines += [f"Library {trained.metadata.model_version} written to {output}", ""]
-    lines += ["Check it next:", f"  stream-fp check --model-path {output}"]
+    lines += ["Check it next:", command_lines((program_path(), "check"), ("--model-path", output))]
     for line in ["", *lines]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -49,7 +49,7 @@ def _archetypes(trained: TrainedLibrary) -> Table:
     for name in ("id", "sessions"):
         table.add_column(name, justify="right")
     table.add_column("volatility")
-    table.add_column("range, %\nP10-P90")
+    table.add_column("range, %: P50\nP10-P90")
     table.add_column("phases that\nstand out (z)", overflow="fold")
     table.add_column("session\ntypes", overflow="fold")
     for stats in trained.stats.archetypes:
@@ -60,7 +60,7 @@ def _archetypes(trained: TrainedLibrary) -> Table:
             str(stats.n_sessions),
             stats.volatility_class,
             f"{spread.p50:.3f}\n{spread.p10:.3f}-{spread.p90:.3f}",
-            "\n".join(f"{phase} {z:+.1f}" for phase, z in stats.top_phases),
+            "\n".join(f"{phase} {round(z, 1) + 0.0:+.1f}" for phase, z in stats.top_phases),  # no negative zero
             "\n".join(escape(f"{session_type} {share:.0%}") for session_type, share in types[:_N_TYPES]),
         )
     return table

@@ -166,7 +166,8 @@ def create_online_classifier(
     ):
         if value not in choices:
             raise ConfigError(name, f"expected one of {', '.join(choices)}, got {value!r}")
-    if min_events < 1:
+    given: Any = min_events
+    if not isinstance(given, int) or given < 1:
         raise ConfigError("min_events", f"expected a whole number of at least 1, got {min_events!r}")
     return OnlineClassifier(
         OnlineClassifierConfig(
@@ -183,8 +184,8 @@ def create_online_classifier(
     )
 
 
-def _checked_pct(setting: str, value: float) -> float:
-    if not 0 < value <= 100:
+def _checked_pct(setting: str, value: Any) -> float:  # noqa: ANN401 - whatever the caller gave
+    if not isinstance(value, int | float) or not 0 < value <= 100:
         raise ConfigError(setting, f"expected a percentage above 0 and up to 100, got {value!r}")
     return float(value)
 

@@ -61,14 +61,16 @@ def replay(source: Path, output: Path | None, config: Path | None, **flags: Any)
         sys.stdout.buffer.flush()
     else:
         # Looked for first: without them, an older output stays as it is.
-        n_files = len(find_files(source))
+        files = [path for path in find_files(source) if path.resolve() != output.resolve()]
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             with (
                 output.open("wb") as file,
-                click.progressbar(length=n_files, label="replay", file=sys.stderr) as bar,
+                click.progressbar(length=len(files), label="replay", file=sys.stderr) as bar,
             ):
-                summary = replay_files(source, classifier, settings, file.write, lambda: bar.update(1))
+                summary = replay_files(
+                    source, classifier, settings, file.write, files=files, progress=lambda: bar.update(1)
+                )
         except OSError as error:
             raise ConfigError("output", f"{output}: {error.strerror}") from error
     _report(summary, output)

@@ -53,7 +53,7 @@ class Schedule:
         return _window_us(day, self.start, self.end, self.timezone)
 
 
-#: Usual in the trade; training learns them anew from the metadata of its sessions, settings override both.
+#: Usual in the trade; training learns them anew from the metadata of its sessions.
 DEFAULT_SCHEDULES: Final[dict[str, Schedule]] = {
     "asia": Schedule(start="19:00:00", end="23:59:00"),
     "midnight": Schedule(start="00:00:00", end="00:29:00"),
@@ -163,8 +163,8 @@ def resolve_facts(
     zone = given.timezone or default_timezone
     schedule = schedules.get(session_type)
     try:
-        declared_start_us, declared_end_us = _declared_us(day, given, zone)
         schedule_us = schedule.window_us(day) if schedule is not None and day is not None else None
+        declared_start_us, declared_end_us = _declared_us(day, given, zone, schedule_us)
     except (ValueError, OverflowError) as error:
         raise RecordInvalidError(f"{error} - at `$.session_metadata`") from error
     return SessionFacts(
@@ -188,13 +188,22 @@ def _checked_date(text: str | None) -> date | None:
     return day
 
 
-def _declared_us(day: date | None, given: SessionMetadata, zone: str) -> tuple[int | None, int | None]:
-    zone_of(zone)
-    if day is None or given.start_time is None:
+def _declared_us(
+    day: date | None, given: SessionMetadata, zone: str, schedule_us: tuple[int, int] | None
+) -> tuple[int | None, int | None]:
+    place = zone_of(zone)
+    start = None if given.start_time is None else _clock(given.start_time)
+    end = None if given.end_time is None else _clock(given.end_time)
+    if day is None:
         return None, None
-    if given.end_time is None:
-        return local_us(day, _clock(given.start_time), zone_of(zone)), None
-    return _window_us(day, given.start_time, given.end_time, zone)
+    start_us = None if start is None else local_us(day, start, place)
+    if end is None:
+        return start_us, None
+    end_us = local_us(day, end, place)
+    begins_us = schedule_us[0] if start_us is None and schedule_us is not None else start_us
+    if begins_us is not None and end_us <= begins_us:
+        end_us = local_us(day + timedelta(days=1), end, place)
+    return start_us, end_us
 
 
 def _window_us(day: date, start: str, end: str, zone: str) -> tuple[int, int]:

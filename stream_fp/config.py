@@ -263,8 +263,8 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     layer = {
         name: environment[variable] for name in _FIELDS if (variable := f"{ENV_PREFIX}{name.upper()}") in environment
     }
-    if ENABLE_VARIABLE in environment:
-        layer["enabled"] = environment[ENABLE_VARIABLE] or "false"
+    if environment.get(ENABLE_VARIABLE):
+        layer["enabled"] = environment[ENABLE_VARIABLE]
     return layer
 
 

@@ -211,8 +211,8 @@ class Engine:
         if opened:
             if clock_us is not None and session.closes_us is not None and clock_us > session.closes_us:
                 return self._ignore("after_close")
-            if not self._admit(key, session):
-                return self._ignore("open_sessions_cap")
+            if (full := self._admit(key, session)) is not None:
+                return self._ignore(full)
         self._touch(session, clock_us)
         if time_us is not None and self._is_after_close(time_us, session):
             return self._ignore("after_close")
@@ -223,7 +223,7 @@ class Engine:
             return self._ignore("after_last_checkpoint")
         if len(session.times) >= self._settings.max_events_per_session:
             self._ignore("session_events_cap")
-        elif self._open.n_event_bytes >= self._settings.max_buffered_bytes:
+        elif self._open.n_bytes >= self._settings.max_buffered_bytes:
             self._ignore("buffered_bytes_cap")
         else:
             regime = NO_REGIME if message.htf_regime is None else message.htf_regime
@@ -237,9 +237,9 @@ class Engine:
     def _start(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
         if session is None:
             session = self._new_session(key, record.offset, message)
-            if not self._admit(key, session):
-                return self._ignore("open_sessions_cap")
-        else:
+            if (full := self._admit(key, session)) is not None:
+                return self._ignore(full)
+        elif message.session_metadata is not None:
             self._describe(session, message)
             self._measure(session)
         self._touch(session, None)
@@ -313,14 +313,17 @@ class Engine:
         session.zone = zone_of(facts.timezone)
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
 
-    def _admit(self, key: bytes, session: Session) -> bool:
+    def _admit(self, key: bytes, session: Session) -> str | None:
+        """Open a session; return the bound that stands against it, or None."""
         if len(self._open) >= self._settings.max_open_sessions:
-            return False
+            return "open_sessions_cap"
+        if self._open.n_bytes >= self._settings.max_buffered_bytes:
+            return "buffered_bytes_cap"
         self._measure(session)
         session.touched_us = self._watermark_us or 0
         self._open.add(key, session)
         self.counts.sessions_opened += 1
-        return True
+        return None
 
     def _touch(self, session: Session, clock_us: int | None) -> None:
         """Let time go on: move the watermark, note that the session was heard of, close those whose time is over.
@@ -329,12 +332,17 @@ class Engine:
         rebuild that starts after the declaration could not know. `clock_us` is therefore read in the default zone.
         """
         if clock_us is not None and (self._watermark_us is None or clock_us > self._watermark_us):
-            # An event beyond its own session's end may not move the watermark and so close other sessions.
-            if session.closes_us is None:
-                limit_us = None if session.id_day is None else day_us(session.id_day) + _UNSCHEDULED_SPAN_US
-            else:
+            # A single event may not close everybody's sessions: it moves the watermark no further than its own
+            # session can reach, and where the id names no day to tell that by, no further than one idle timeout.
+            if session.closes_us is not None:
                 limit_us = session.closes_us
-            if limit_us is None or clock_us <= limit_us:
+            elif session.id_day is not None:
+                limit_us = day_us(session.id_day) + _UNSCHEDULED_SPAN_US
+            else:
+                limit_us = clock_us
+                if self._watermark_us is not None:
+                    clock_us = min(clock_us, self._watermark_us + self._settings.idle_timeout_us)
+            if clock_us <= limit_us:
                 self._watermark_us = clock_us
         session.touched_us = self._watermark_us or 0
         if session.touched_us >= self._open.next_deadline_us:
@@ -374,7 +382,9 @@ class Engine:
         if session.n_events:
             step = _ORDER_STEP_US if session.all_untimed else 0
             return session.event_time_us + step
-        return session.facts.start_us or self._watermark_us or SECOND_US
+        if session.facts.start_us is not None:
+            return session.facts.start_us
+        return SECOND_US if session.facts.day is None else day_us(session.facts.day)
 
     def _closed(self, session: Session, reason: str) -> None:
         for _ in range(session.n_checkpoints_done, self._n_checkpoints):

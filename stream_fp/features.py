@@ -114,9 +114,9 @@ def extract(columns: Columns) -> npt.NDArray[np.float64]:
             intensities[order],
             codes[order],
         )
-    # Microseconds since 1970 lose precision as float64 only after the origin has been taken off.
-    origin_us = min(columns.start_us, int(times_us[0]))
-    minutes = (times_us - origin_us) / _MINUTE_US
+    # Integers are subtracted before they become floats, which could not hold them. What comes before the start counts
+    # as coming at the start: it may be early by a moment, or have a time that is no more than a default.
+    minutes = np.maximum((times_us - columns.start_us) / _MINUTE_US, 0.0)
     elapsed = float(minutes[-1])
     phases, regimes = np.right_shift(codes, 2, dtype=np.uint8), np.bitwise_and(codes, 3, dtype=np.uint8)
 

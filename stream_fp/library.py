@@ -42,6 +42,8 @@ STATS_FILE: Final = "cluster_stats.json"
 PICKLE_FILES: Final = ("kmeans_model.pkl", "scaler.pkl")
 #: Ours are around 100 kB; a JSON file far beyond that is damaged or hostile, and would only cost memory.
 MAX_JSON_BYTES: Final = 16 * 2**20
+#: Parameters beyond this, or scales below its inverse, come from no data and would leave the range of floats.
+_MAX_MAGNITUDE: Final = 1e30
 _ANY_DAY: Final = date(2000, 1, 3)
 
 # ---------------------------------------------------------------------------------------------- the JSON structures
@@ -222,12 +224,22 @@ def load_library(path: Path) -> Library:
     _check_hashes(path, metadata.sha256, stats_bytes)
     stats = _decode(stats_bytes, ClusterStats, STATS_FILE)
     archetypes = {archetype.archetype_id: archetype for archetype in stats.archetypes}
-    if sorted(archetypes) != list(range(metadata.n_archetypes)) or len(stats.archetypes) != metadata.n_archetypes:
+    n_found = len(stats.archetypes)
+    if n_found != metadata.n_archetypes or sorted(archetypes) != list(range(n_found)):
         raise ModelLoadError(
             f"{STATS_FILE}: expected archetypes 0 to {metadata.n_archetypes - 1}, got {sorted(archetypes)}"
         )
     if not metadata.prefix_models:
         raise ModelLoadError(f"{METADATA_FILE}: expected at least one prefix model, got none")
+    checkpoints = [model.checkpoint_pct for model in metadata.prefix_models]
+    if len(set(checkpoints)) < len(checkpoints) or not all(0 < checkpoint <= 100 for checkpoint in checkpoints):
+        raise ModelLoadError(f"{METADATA_FILE}: expected different checkpoints in (0, 100], got {checkpoints}")
+    if not all(0 < typical < _MAX_MAGNITUDE for typical in metadata.typical_events.values()):
+        raise ModelLoadError(f"{METADATA_FILE}: expected typical numbers of events above 0")
+    if stats.model_version != metadata.model_version:
+        raise ModelLoadError(
+            f"{STATS_FILE}: expected version {metadata.model_version}, got version {stats.model_version}"
+        )
     center, scale = _scaler(metadata.scaler, "scaler")
     return Library(
         path=path,
@@ -307,15 +319,15 @@ def _array(rows: list[Any], shape: tuple[int, ...], name: str) -> Array:
         raise FeatureDimensionError(shape[-1], array.shape[-1])
     if array.shape != shape:
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected shape {shape}, got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected finite numbers only")
+    if not (np.abs(array) <= _MAX_MAGNITUDE).all():
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected finite numbers of at most {_MAX_MAGNITUDE:g} only")
     return array
 
 
 def _scaler(arrays: ScalerArrays, name: str) -> tuple[Array, Array]:
     center = _array(arrays.center, (N_FEATURES,), f"{name}.center")
     scale = _array(arrays.scale, (N_FEATURES,), f"{name}.scale")
-    if (scale <= 0).any():
+    if (scale < 1 / _MAX_MAGNITUDE).any():
         raise ModelLoadError(f"{METADATA_FILE}: {name}.scale: expected numbers above 0")
     return center, scale
 

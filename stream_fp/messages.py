@@ -46,14 +46,18 @@ class Record(Protocol):
         """JSON of a `Message`."""
 
 
+#: Producers control these texts and open sessions keep them: no real one is longer.
+ShortText = Annotated[str, Meta(max_length=64)]
+
+
 class SessionMetadata(Struct, gc=False):
     """What a ``session_start`` says of its session; everything may be left out."""
 
-    session_type: str | None = None
-    date: str | None = None
-    start_time: str | None = None
-    end_time: str | None = None
-    timezone: str | None = None
+    session_type: ShortText | None = None
+    date: ShortText | None = None
+    start_time: ShortText | None = None
+    end_time: ShortText | None = None
+    timezone: ShortText | None = None
     expected_events: Annotated[int, Meta(ge=1, le=10_000_000)] | None = None
 
 
@@ -92,7 +96,7 @@ class NaturalUnits(Struct, frozen=True):
 
 
 class PredictedStats(Struct, frozen=True):
-    """What sessions of the predicted archetype become; see DESIGN of the sidecar in the README."""
+    """What sessions of the predicted archetype become; see "What comes out" in the README."""
 
     volatility_class: str
     range_p50: float

@@ -37,8 +37,9 @@ class PartitionView:
     n_open_sessions: int
     n_buffered_events: int
     n_buffered_bytes: int
-    committed_lag: int
-    position_lag: int
+    committed_lag: int | None
+    """None until the end of the partition is known."""
+    position_lag: int | None
 
 
 class Metrics:
@@ -137,5 +138,6 @@ class Metrics:
                 for reason, n in by_reason.items():
                     family.add_metric([*key, reason], n)
             for name, gauge in gauges.items():
-                gauge.add_metric(key, getattr(view, name))
+                if (value := getattr(view, name)) is not None:
+                    gauge.add_metric(key, value)
         yield from (consumed, applied, dead, ignored, rebuilt, opened, closed, unpredicted, *gauges.values())

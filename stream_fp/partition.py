@@ -24,7 +24,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
@@ -99,9 +99,10 @@ class PartitionWorker:
         self._engine: Engine | None = None
         self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
         self._stopping = asyncio.Event()
+        self._client_position = 0
         # What has been published; the engine's own books run ahead of it and are thrown away when publishing fails.
-        self._finished_counts = Counts()
-        self._counts = Counts()
+        # Those of former engines and those of this one, replaced together: a scrape comes from another thread.
+        self._books = (Counts(), Counts())
         self._n_rebuilt = 0
         self._committed_position = -1
         self._committed_low_offset = 0
@@ -193,6 +194,9 @@ class PartitionWorker:
             watermark_us=point.watermark_us,
             clock=time.perf_counter_ns,
         )
+        if point.is_new:
+            note = Progress(published=point.published_offset, watermark_us=None, fingerprint=self._fingerprint)
+            await publisher.publish([], point.low_offset, note)
         self._committed_low_offset = point.low_offset
         self._committed_position = point.published_offset
         self._committed_at_s = time.monotonic()
@@ -219,7 +223,10 @@ class PartitionWorker:
 
     async def _step(self) -> None:
         engine = self._running_engine()
-        await self._take(engine, await self._fetch())
+        if not await self._take(engine, await self._fetch()):
+            # Markers of transactions are passed without a record; the client knows.
+            with contextlib.suppress(IllegalStateError):  # taken away meanwhile
+                self._client_position = await self._consumer.position(self.partition)
 
     async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
         """Process records and publish what is due; return whether there were any."""
@@ -285,7 +292,7 @@ class PartitionWorker:
         self._metrics.commits.inc()
         self._committed_position, self._committed_low_offset = position, low_offset
         self._committed_at_s = time.monotonic()
-        self._counts = copy.deepcopy(engine.counts)
+        self._books = (self._books[0], copy.deepcopy(engine.counts))
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
         self._omit_large_values = False
@@ -352,8 +359,8 @@ class PartitionWorker:
 
     def _retire_counts(self) -> None:
         """Add the books of an engine that is done to those of the worker."""
-        self._finished_counts = self._finished_counts + self._counts
-        self._counts = Counts()
+        former, current = self._books
+        self._books = (former + current, Counts())
 
     def _running_engine(self) -> Engine:
         if self._engine is None:
@@ -378,17 +385,19 @@ class PartitionWorker:
     def view(self) -> PartitionView:
         """Return what a scrape sees; called from another thread, so it only reads."""
         engine = self._engine
-        end = self._consumer.highwater(self.partition) or 0
+        end = self._consumer.highwater(self.partition)
+        position = max(self._client_position, self._committed_low_offset, (engine and engine.position) or 0)
+        published, current = self._books
         return PartitionView(
             topic=self.partition.topic,
             partition=self.partition.partition,
-            counts=self._finished_counts + self._counts,
+            counts=published + current,
             n_rebuilt=self._n_rebuilt,
             n_open_sessions=engine.n_open_sessions if engine else 0,
             n_buffered_events=engine.n_buffered_events if engine else 0,
             n_buffered_bytes=engine.n_buffered_bytes if engine else 0,
-            committed_lag=max(0, end - self._committed_low_offset),
-            position_lag=max(0, end - (engine.position or self._committed_low_offset if engine else end)),
+            committed_lag=None if end is None else max(0, end - self._committed_low_offset),
+            position_lag=None if end is None else max(0, end - position),
         )
 
 

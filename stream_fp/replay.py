@@ -6,7 +6,7 @@ The lines are the values that the live service publishes for the same records, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +43,8 @@ def replay_files(
     classifier: Classifier,
     settings: Settings,
     write: Callable[[bytes], object],
+    *,
+    files: Sequence[Path] | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> ReplaySummary:
     """Replay the session files of `source`.
@@ -55,6 +57,8 @@ def replay_files(
     settings : Settings
     write : callable
         Gets each prediction as one line with its line end.
+    files : sequence of Path, optional
+        Those of `source` to replay; all of them by default.
     progress : callable
         Called after each file.
 
@@ -63,7 +67,7 @@ def replay_files(
     DocumentError
         When there is no file at all, none of them can be read, or none holds a single record that can be applied.
     """
-    files = find_files(source)
+    files = find_files(source) if files is None else files
     summary = ReplaySummary(n_files=len(files))
     for path in files:
         try:

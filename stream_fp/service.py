@@ -39,6 +39,8 @@ _LOOK_INTERVAL_S: Final = 1.0
 _WATCH_INTERVAL_S: Final = 5.0
 #: Part of the session time-out that draining revoked partitions may take; the rest is for the rejoin.
 _REVOKE_BUDGET: Final = 0.5
+#: Part of the grace period that draining may take; the rest is for leaving the group.
+_DRAIN_SHARE: Final = 0.7
 
 
 def load_classifier(settings: Settings) -> Classifier:
@@ -94,10 +96,20 @@ async def run_service(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    service = Service(settings)
+    starting = asyncio.create_task(service.start())
+    stopping = asyncio.create_task(stop.wait())
     try:
-        async with Service(settings) as service:
+        # A broker that does not answer may keep the start waiting for long; a signal must not wait with it.
+        await asyncio.wait({starting, stopping}, return_when="FIRST_COMPLETED")
+        if starting.done():
+            await starting
             await service.run(stop)
     finally:
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.wait({starting})
+        await service.aclose()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -123,20 +135,28 @@ class Service:
         self._admin: AIOKafkaAdminClient
         self._classifier: Classifier
         self._n_output_partitions = 0
+        self._started = False
         self._ends: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
-            await self._start()
+            await self.start()
         except BaseException:
-            await self._stack.aclose()
+            await self.aclose()
             raise
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Load the library and join the group; `aclose` has to follow, whether it succeeds or not.
+
+        Raises
+        ------
+        StreamFpError
+            When a setting, the library or the broker is at fault.
+        """
         settings = self.settings
         started_s = time.perf_counter()
         await asyncio.to_thread(check_sinks, settings)
@@ -152,12 +172,14 @@ class Service:
         _logger.info("connecting to %s", settings.bootstrap_servers)
         try:
             self._admin = new_admin(settings)
-            self._stack.push_async_callback(self._admin.close)
+            self._stack.push_async_callback(_bounded, self._admin.close, settings.shutdown_grace_s * (1 - _DRAIN_SHARE))
             await self._admin.start()
             n_partitions = await ensure_topics(self._admin, settings)
             self._n_output_partitions = n_partitions[settings.output_topic]
             self._consumer = new_consumer(settings)
-            self._stack.push_async_callback(_bounded, self._consumer.stop, settings.request_timeout_s)
+            self._stack.push_async_callback(
+                _bounded, self._consumer.stop, settings.shutdown_grace_s * (1 - _DRAIN_SHARE)
+            )
             self._failure = asyncio.get_running_loop().create_future()
             self._consumer.subscribe([settings.input_topic], listener=_Listener(self._revoked, self._assigned))
             await self._consumer.start()
@@ -166,6 +188,7 @@ class Service:
                 f"cannot reach Kafka at {settings.bootstrap_servers} with {settings.security_protocol} (settings "
                 f"`bootstrap_servers` and `security_protocol`): {error or type(error).__name__}"
             ) from error
+        self._started = True
         _logger.info(
             "group %s follows %s with model %s, %s; metrics on port %d",
             settings.group_id, settings.input_topic, library.version, settings.delivery, server.port,
@@ -199,12 +222,14 @@ class Service:
     async def aclose(self) -> None:
         """Drain, publish, commit and leave the group, within the grace period."""
         self.health.not_ready["service"] = "stopping"
-        _logger.info("stopping: publishing and committing what is done")
+        if self._started:
+            _logger.info("stopping: publishing and committing what is done")
         try:
-            await self._stop_workers(list(self._tasks), self.settings.shutdown_grace_s)
+            await self._stop_workers(list(self._tasks), self.settings.shutdown_grace_s * _DRAIN_SHARE)
         finally:
             await self._stack.aclose()
-        _logger.info("stopped")
+        if self._started:
+            _logger.info("stopped")
 
     # ---------------------------------------------------------------------------------------------------- rebalancing
 
@@ -305,5 +330,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 
 async def _bounded(close: Callable[[], Awaitable[None]], budget_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(close(), budget_s)
+    """Close a client within a time; what it has to say in the end changes nothing any more."""
+    closing = asyncio.ensure_future(close())
+    _, late = await asyncio.wait({closing}, timeout=budget_s)
+    if late:
+        closing.cancel()
+        await asyncio.wait({closing})
+    # A client without a broker may end by a cancellation of its own making.
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        _logger.warning("closing a Kafka client: %r", error)

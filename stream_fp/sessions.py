@@ -23,8 +23,9 @@ __all__ = ["BYTES_PER_EVENT", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Sess
 
 #: What an event takes in the columns: time, price, intensity (8 bytes each), phase and regime (1 byte).
 BYTES_PER_EVENT: Final = 25
-#: What an open session takes beside its events: object, four arrays, facts, dictionary entry (measured, rounded).
-BYTES_PER_SESSION: Final = 1200
+#: What an open session takes beside its events: object, four arrays, facts, yardstick, dictionary entry and deadline
+#: (measured with tracemalloc, rounded up).
+BYTES_PER_SESSION: Final = 2600
 #: Regime code of an event that names none.
 NO_REGIME: Final = 3
 

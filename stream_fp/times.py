@@ -36,6 +36,9 @@ _OLDEST_US: Final = 31_536_000 * SECOND_US  # 1971-01-01
 _NEWEST_US: Final = 7_258_118_400 * SECOND_US  # 2200-01-01
 _EPOCH_UNITS_US: Final = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))  # s, ms, us, ns as (times, over)
 _TIME_OF_DAY: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6})\d*)?)?")
+_ZONE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+){0,2}")
+#: Files of the zone database that mean another thing on every machine, or reckon leap seconds.
+_NO_ZONES: Final = frozenset({"localtime", "posixrules", "Factory", "right", "posix"})
 # Market shorthand that is no IANA name. Both halves of a pair mean "that city's wall clock".
 _ZONE_ALIASES: Final = {
     "ET": "America/New_York",
@@ -59,10 +62,13 @@ def zone_of(name: str) -> ZoneInfo:
     ValueError
         When no zone has that name.
     """
+    msg = f"expected an IANA time zone such as `America/New_York`, got {name[:64]!r}"
+    # Names come from producers: only what looks like a zone's name may reach the file system and the import system.
+    if len(name) > 64 or not _ZONE_NAME.fullmatch(name) or name.partition("/")[0] in _NO_ZONES:
+        raise ValueError(msg)
     try:
         return ZoneInfo(_ZONE_ALIASES.get(name, name))
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        msg = f"expected an IANA time zone such as `America/New_York`, got {name[:64]!r}"
+    except (ZoneInfoNotFoundError, ValueError, OSError, ImportError) as error:
         raise ValueError(msg) from error
 
 

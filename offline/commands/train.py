@@ -13,6 +13,7 @@ import click
 
 from offline.console import file_progress, say
 from stream_fp.completion import POLICIES
+from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
 
 if TYPE_CHECKING:
     from offline.prefix_models import ScalerKind
@@ -31,8 +32,10 @@ def _checkpoints(_context: click.Context, _parameter: click.Parameter, values: t
             checkpoint_pct = float(text)
         except ValueError as error:
             raise click.BadParameter(f"expected percentages such as {_DEFAULT_CHECKPOINTS}, got {text!r}") from error
-        if not 0 < checkpoint_pct <= 100:
-            raise click.BadParameter(f"expected percentages above 0 and up to 100, got {text!r}")
+        # As the service has it: a model for another checkpoint would never be asked.
+        if not MIN_CHECKPOINT_PCT <= checkpoint_pct <= MAX_CHECKPOINT_PCT:
+            bounds = f"{MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}"
+            raise click.BadParameter(f"expected percentages from {bounds}, got {text!r}")
         found.add(checkpoint_pct)
     return tuple(sorted(found))
 
@@ -79,7 +82,8 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
     show_default=_DEFAULT_CHECKPOINTS,
     callback=_checkpoints,
     metavar="PCT[,PCT...]",
-    help="Completions at which prefixes are cut, in per cent; may be repeated.",
+    help=f"Completions at which prefixes are cut, in per cent from {MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}; "
+    "may be repeated.",
 )
 @click.option(
     "--completion",
@@ -126,10 +130,13 @@ def train_command(
     from offline.artifacts import check_output, write_library  # noqa: PLC0415 - see `offline.commands`
     from offline.dataset import load_dataset  # noqa: PLC0415
     from offline.fingerprints import write_fingerprints  # noqa: PLC0415
+    from offline.places import check_place  # noqa: PLC0415
     from offline.summary import print_summary  # noqa: PLC0415
     from offline.train import train  # noqa: PLC0415
 
     check_output(output, force=force)
+    if fingerprints is not None:
+        check_place("fingerprints", fingerprints)
     with file_progress() as progress:
         dataset = load_dataset(
             source, checkpoints_pct=checkpoints, completion=completion, n_jobs=n_jobs or None, progress=progress

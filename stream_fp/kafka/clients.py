@@ -53,6 +53,8 @@ def _connection(settings: Settings) -> dict[str, Any]:
     connection: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.group_id,
+        # A topic that was deleted and made anew is noticed within so long.
+        "metadata_max_age_ms": 30_000,
         "request_timeout_ms": int(settings.request_timeout_s * 1000),
         "security_protocol": settings.security_protocol,
     }

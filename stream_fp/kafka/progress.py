@@ -52,6 +52,8 @@ class StartingPoint:
     published_offset: int
     watermark_us: int | None
     fingerprint: str | None
+    is_new: bool = False
+    """Nothing was committed before: this point has to be, or a restart would begin at another "latest"."""
 
 
 def fingerprint_of(settings: EngineSettings, library: Library, *methods: str) -> str:
@@ -88,7 +90,9 @@ async def find_starting_point(
     if found.offset < 0:
         edge = consumer.beginning_offsets if start_from == "earliest" else consumer.end_offsets
         offset = (await edge([partition]))[partition]
-        return StartingPoint(low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None)
+        return StartingPoint(
+            low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None, is_new=True
+        )
     oldest = (await consumer.beginning_offsets([partition]))[partition]
     progress = _decode(found.metadata)
     if found.offset < oldest:
@@ -97,7 +101,9 @@ async def find_starting_point(
         edge = consumer.beginning_offsets if offset_lost == "earliest" else consumer.end_offsets
         offset = (await edge([partition]))[partition]
         published = max(offset, progress.published) if progress is not None else offset
-        return StartingPoint(low_offset=offset, published_offset=published, watermark_us=None, fingerprint=None)
+        return StartingPoint(
+            low_offset=offset, published_offset=published, watermark_us=None, fingerprint=None, is_new=True
+        )
     if progress is None:
         return StartingPoint(
             low_offset=found.offset, published_offset=found.offset, watermark_us=None, fingerprint=None

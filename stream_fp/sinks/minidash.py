@@ -45,7 +45,7 @@ def write_row(prediction: Prediction, path: Path) -> None:
         When the page cannot be read or written.
     """
     key = _key(prediction)
-    old = _ROW.findall(path.read_text("utf-8")) if path.exists() else []
+    old = _ROW.findall(path.read_text("utf-8", "replace")) if path.exists() else []
     kept = [row if row.endswith("\n") else row + "\n" for row in old if f'data-key="{key}"' not in row]
     rows = [_row(prediction, key), *kept][:MAX_ROWS]
     page = _PAGE.format(headings="".join(f"<th>{heading}</th>" for heading in _HEADINGS), rows="".join(rows))

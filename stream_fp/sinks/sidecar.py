@@ -22,7 +22,7 @@ _MAX_NAME_LENGTH: Final = 200
 
 
 def session_dir_name(session_id: str) -> str:
-    """Return a folder name for a session id that is safe on every file system and differs for every id.
+    """Return the folder name of a session id: one folder, another for every id (where file names have case).
 
     Examples
     --------

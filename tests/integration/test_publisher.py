@@ -493,7 +493,7 @@ async def test_group_that_never_committed_begins_at_the_edge_it_was_told(desk: D
         await desk.record()
     for start_from, offset in (("earliest", 0), ("latest", 3)):
         assert await desk.starting_point(start_from=start_from) == StartingPoint(
-            low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None
+            low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None, is_new=True
         )
 
 
@@ -524,7 +524,7 @@ async def test_lost_offset_goes_on_where_the_settings_say_and_repeats_nothing(
 ) -> None:
     await lose_the_first_three_of_five(desk, published)
     assert await desk.starting_point(offset_lost=offset_lost) == StartingPoint(
-        low_offset=low_offset, published_offset=published_offset, watermark_us=None, fingerprint=None
+        low_offset=low_offset, published_offset=published_offset, watermark_us=None, fingerprint=None, is_new=True
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import socket
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -203,6 +204,35 @@ async def test_second_process_takes_half_of_the_partitions_and_nothing_is_repeat
     )
 
 
+async def test_start_from_latest_is_remembered_although_nothing_came_before_the_restart(
+    setup: Setup, tmp_path: Path
+) -> None:
+    await publish(setup, [(SESSION, b"{")] * 8)
+    arguments = (*setup.arguments, "--start-from", "latest")
+    async with running_service(tmp_path / "log", *arguments) as service:
+        await service.wait_ready()
+        assert await service.terminate() == 0, service.output()
+    messages = list(interleave(simulate_sessions(2, seed=3)))
+    await publish(setup, [(message["session_id"].encode(), msgspec.json.encode(message)) for message in messages])
+    async with running_service(tmp_path / "log", *arguments) as service:
+        await consumed(service, len(messages))
+        assert await service.total("stream_fp_records_dead_lettered_total") == 0
+        assert await service.terminate() == 0, service.output()
+
+
+async def test_term_while_the_broker_does_not_answer_ends_at_once(setup: Setup, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with running_service(tmp_path / "log", *setup.arguments, "--bootstrap-servers", address) as service:
+            async with asyncio.timeout(20):
+                while "connecting to" not in service.output():
+                    await asyncio.sleep(0.05)
+            assert await service.terminate(timeout_s=8) == 0, service.output()
+            assert "Traceback" not in service.output()
+
+
 async def test_missing_input_topic_ends_with_one_readable_line(setup: Setup, tmp_path: Path) -> None:
     arguments = [*setup.arguments, "--input-topic", "nobody-made-this"]
     async with running_service(tmp_path / "log", *arguments) as service:
@@ -230,8 +260,10 @@ async def consumed_up_to_end(service: ServiceProcess) -> None:
     async with asyncio.timeout(30):
         quiet = 0
         while quiet < 3:
-            lag = await service.total("stream_fp_position_lag_records")
-            quiet = quiet + 1 if lag == 0 else 0
+            samples = await service.metrics()
+            lags = [value for (name, _), value in samples.items() if name == "stream_fp_position_lag_records"]
+            owned = samples["stream_fp_assigned_partitions", frozenset()]
+            quiet = quiet + 1 if len(lags) == owned > 0 and sum(lags) == 0 else 0
             await asyncio.sleep(0.1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from offline.cli import cli, main
+from offline.console import command_lines, program_path
 from offline.dataset import DEFAULT_CHECKPOINTS_PCT, load_dataset
 from offline.prefix_models import ScalerKind
 from offline.simulate import interleave, simulate_sessions
@@ -44,9 +46,10 @@ def test_train_writes_a_library_and_says_what_is_next(
     output = tmp_path / "models" / "v1.0.2"
     assert run("train", "--input", sessions, "--output", output) == 0
     said = capsys.readouterr()
-    assert f"stream-fp check --model-path {output}" in said.out
+    command = said.out.partition("Check it next:\n")[2]
+    assert shlex.split(command.replace("\\\n", "")) == ["stream-fp", "check", "--model-path", str(output)]
     assert "70 sessions from 2025-01-06" in said.out
-    assert "Reading sessions: 1 of 1 files" in said.err
+    assert "Reading sessions: 1 of 1 file\n" in said.err
     library = load_library(output)
     assert library.version == "1.0.2"
     assert len(library.archetypes) == 5
@@ -145,9 +148,67 @@ def test_nothing_usable_is_one_line_and_status_one(tmp_path: Path, capsys: pytes
     (tmp_path / "a.json").write_text("{")
     assert run("train", "--input", tmp_path, "--output", tmp_path / "v1") == 1
     said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("error: ")
+    assert said[-1].startswith("stream-fp-offline: ")
     assert "broken JSON: 1" in said[-1]
+    assert f"First: {tmp_path / 'a.json'}: " in said[-1]
     assert not any("Traceback" in line for line in said)
+
+
+def test_lines_that_are_no_messages_are_named_by_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('\n{"session_id": "A",\nnonsense\n')
+    assert run("train", "--input", path, "--output", tmp_path / "v1") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"none in 1 file (record: dead letter, RecordDecodeError: 2). First: {path}:2: " in last
+    assert "1 more unusable record in this file" in last
+
+
+@pytest.mark.parametrize("option", ["--output", "--fingerprints"])
+@pytest.mark.parametrize("place", ["file/deep/x.csv", "x" * 300 + "/x.csv"])
+def test_place_that_cannot_be_written_is_refused_before_reading(
+    sessions: Path, tmp_path: Path, option: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    options = {"--output": tmp_path / "v1", option: tmp_path / place}
+    assert run("train", "--input", sessions, *(word for pair in options.items() for word in pair)) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"stream-fp-offline: setting `{option[2:]}`: {tmp_path / place}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("called", "program"),
+    [
+        (".venv/bin/stream-fp-offline", ".venv/bin/stream-fp"),
+        ("./stream-fp-offline", "./stream-fp"),
+        (".venv/bin/stream-fp", ".venv/bin/stream-fp"),
+        ("/somewhere/offline/__main__.py", "stream-fp"),
+    ],
+)
+def test_program_to_run_next_is_the_sibling_of_the_one_called(
+    called: str, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    assert program_path() == program
+
+
+def test_commands_fit_80_columns_and_a_shell_reads_them_as_given() -> None:
+    parts = [("a/b/stream-fp", "replay"), *((f"--option-{i}", "value of it " + "x" * 3 * i) for i in range(9))]
+    spelled = command_lines(*parts)
+    assert max(map(len, spelled.splitlines())) <= 80
+    assert shlex.split(spelled.replace("\\\n", "")) == [word for part in parts for word in part]
+
+
+def test_summary_labels_its_quantiles_and_has_no_negative_zero(
+    sessions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        assert run("train", "--input", sessions, "--output", tmp_path / str(seed), "--seed", str(seed)) == 0
+    said = capsys.readouterr().out
+    assert "range, %: P50" in said
+    assert "+0.0" in said
+    assert "-0.0" not in said.split()
 
 
 @pytest.mark.parametrize(
@@ -155,7 +216,8 @@ def test_nothing_usable_is_one_line_and_status_one(tmp_path: Path, capsys: pytes
     [
         ["--checkpoints", "thirty"],
         ["--checkpoints", "0,30"],
-        ["--checkpoints", "101"],
+        ["--checkpoints", "24.9"],
+        ["--checkpoints", "30,50.1"],
         ["--checkpoints", "nan"],
         ["--archetypes", "0"],
         ["--scaler", "minmax"],
@@ -174,7 +236,7 @@ def test_wrong_option_is_a_usage_error(
     assert not (tmp_path / "v1").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["train", "--help"], ["train", "-h"]])
 def test_help_exits_with_zero(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     assert capsys.readouterr().out

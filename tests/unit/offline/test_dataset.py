@@ -196,6 +196,9 @@ def test_unusable_records_are_counted_by_their_error(tmp_path: Path) -> None:
     assert dataset.skipped["record: dead letter, RecordDecodeError"] == 1
     assert dataset.skipped["record: dead letter, RecordInvalidError"] == 1
     assert dataset.skipped["record: ignored, after_close"] == 1
+    (remark,) = dataset.remarks
+    assert remark.startswith(f"{path}:3: ")
+    assert remark.endswith("(and 1 more unusable record in this file)")
 
 
 def test_lookahead_of_documents_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -279,4 +282,6 @@ def test_real_documents_are_all_read(real_sessions_dir: Path) -> None:
     assert np.isfinite(dataset.full).all()
     assert (dataset.n_events >= 5).all()
     assert not any(reason.startswith(("file", "session")) for reason in dataset.skipped)
-    assert all(len(cut.rows) == len(dataset) for cut in dataset.prefixes.values())
+    assert all(len(dataset.prefixes[checkpoint].rows) == len(dataset) for checkpoint in (25.0, 30.0, 40.0))
+    # One recording ends before half of its session's time.
+    assert len(dataset.prefixes[50.0].rows) == len(dataset) - 1

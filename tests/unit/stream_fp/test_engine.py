@@ -358,10 +358,44 @@ def test_events_beyond_the_cap_of_a_session_are_left_out_but_count_towards_compl
 
 
 def test_events_beyond_the_cap_on_bytes_are_left_out_and_never_more_are_held() -> None:
-    done = ran(*events(*range(10)), *events(*range(10), session_id=FREE), max_buffered_bytes=12 * BYTES_PER_EVENT)
+    limit = 12 * BYTES_PER_EVENT + 2 * BYTES_PER_SESSION
+    done = ran(*events(*range(10)), *events(*range(10), session_id=FREE), max_buffered_bytes=limit)
     assert done.engine.n_buffered_events == 12
     assert done.engine.counts.ignored == {"buffered_bytes_cap": 8}
-    assert done.engine.n_buffered_bytes == 12 * BYTES_PER_EVENT + 2 * BYTES_PER_SESSION
+    assert done.engine.n_buffered_bytes == limit
+
+
+def test_session_beyond_the_cap_on_bytes_is_not_opened() -> None:
+    done = ran(*events(0, 1), *events(2, session_id=FREE), max_buffered_bytes=BYTES_PER_SESSION)
+    assert (done.engine.n_open_sessions, done.engine.n_buffered_events) == (1, 0)
+    assert done.engine.counts.ignored == {"buffered_bytes_cap": 3}
+
+
+def test_event_of_a_far_date_and_no_day_in_its_id_moves_time_by_one_idle_timeout() -> None:
+    far = event("anything", timestamp="2190-01-01T00:00:00Z")
+    done = ran(*events(0, 1, 2), far, idle_timeout_us=7 * MINUTE_US)
+    assert done.engine.watermark_us == us_at(2) + 7 * MINUTE_US
+    assert done.forecaster.closures == []
+
+
+def test_time_goes_on_after_a_weekend() -> None:
+    monday = "NY_AM_2025-08-04"
+    later = [event(monday, 6 * 24 * 60 + minute) for minute in range(30)]
+    done = ran(*events(0, 1, 2), *later)
+    assert done.forecaster.closures == [(SESSION_ID, "expired")]
+    assert done.engine.watermark_us == us_at(6 * 24 * 60 + 29)
+
+
+def test_start_sent_again_without_metadata_changes_nothing() -> None:
+    bare = {"kind": "session_start", "session_id": FREE}
+    done = ran(start(FREE, expected_events=20), *events(*range(5), session_id=FREE), bare, *events(5, session_id=FREE))
+    assert done.predicted == [(FREE, 30.0, 6)]
+
+
+@pytest.mark.parametrize("zone", ["a/" * 600 + "a", "../../etc/passwd", "localtime", "/etc/localtime", "a\x00b"])
+def test_zone_that_is_no_zone_is_a_dead_letter(zone: str) -> None:
+    (outcome,) = make_engine().process(record(0, start(timezone=zone)))
+    assert isinstance(outcome, DeadLetter)
 
 
 def test_memory_is_given_back_when_sessions_close() -> None:

@@ -43,8 +43,7 @@ def reference(rows: Sequence[Row], start_us: int = T0) -> dict[str, float]:
     """Compute each feature from its definition in plain Python, one event at a time."""
     rows = sorted(rows, key=lambda row: row[0])
     n = len(rows)
-    origin = min(start_us, T0 + rows[0][0])
-    minutes = [(T0 + row[0] - origin) / MINUTE for row in rows]
+    minutes = [max(0.0, (T0 + row[0] - start_us) / MINUTE) for row in rows]
     elapsed = minutes[-1]
     phases, regimes = [row[3] for row in rows], [row[4] for row in rows if row[4] < 3]
     found = {f"{phase}_rate": 100 * phases.count(code) / n for code, phase in enumerate(PHASES)}

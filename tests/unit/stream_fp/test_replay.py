@@ -209,5 +209,5 @@ def test_progress_is_told_after_each_file_readable_or_not(source: Path, settings
     (source / "c.jsonl").write_bytes(b"")
     told: list[int] = []
     lines: list[bytes] = []
-    replay_files(source, load_classifier(settings), settings, lines.append, lambda: told.append(len(lines)))
+    replay_files(source, load_classifier(settings), settings, lines.append, progress=lambda: told.append(len(lines)))
     assert told == [1, 1, 1]
