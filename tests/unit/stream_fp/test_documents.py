@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from stream_fp.documents import adapt_document, is_document
 from stream_fp.errors import DocumentError, RecordError
+from stream_fp.files import find_files, read_document
 from stream_fp.messages import decode_message
 from stream_fp.outcomes import DeadLetter
 from tests.support.builders import make_engine, record, run
@@ -270,3 +272,53 @@ def test_document_is_told_from_a_message(value: object, *, expected: bool) -> No
 
 def test_document_errors_are_no_record_errors() -> None:
     assert not issubclass(DocumentError, RecordError)
+
+
+WINDOW = {
+    "session_type": "asia", "session_date": "2025-07-29", "session_start": "19:00:00", "session_end": "23:59:00",
+    "timezone": "ET",
+}  # fmt: skip
+
+
+def test_entry_with_a_default_for_a_time_is_dropped() -> None:
+    liquidity = {"type": "rebalance", "price_level": 5.0, "source": "session_liquidity_events"}
+    events = [{**liquidity, "timestamp": clock} for clock in ("12:00:00", "12:30:00", "19:30:00")]
+    adapted = adapt_document({"session_metadata": WINDOW, "events": events})
+    assert [message["timestamp"] for message in adapted.messages[1:-1]] == ["2025-07-29T19:30:00"]
+    assert adapted.n_lookahead == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "place"),
+    [
+        ("session_end", "noon", "session_metadata"),
+        ("session_date", "soon", "session_metadata.date"),
+        ("timezone", "Nowhere", "session_metadata"),
+        ("expected_events", "many", "session_metadata.expected_events"),
+        ("expected_events", 0, "session_metadata.expected_events"),
+        ("expected_events", 7.5, "session_metadata.expected_events"),
+    ],
+)
+def test_wrong_metadata_is_refused_and_not_passed_over(name: str, value: object, place: str) -> None:
+    with pytest.raises(DocumentError, match=place.replace(".", r"\.")):
+        adapt_document({"session_metadata": {**WINDOW, name: value}, "events": []})
+
+
+@pytest.mark.parametrize("value", [37, 37.0, "37"])
+def test_whole_number_of_expected_events_is_taken_in_any_form(value: object) -> None:
+    adapted = adapt_document({"session_metadata": {**WINDOW, "expected_events": value}, "events": []})
+    assert adapted.messages[0]["session_metadata"]["expected_events"] == 37
+
+
+def test_real_documents_have_no_event_long_before_their_session(real_sessions_dir: Path) -> None:
+    # One recording has a price ten minutes early; defaults for a time would be hours away.
+    for path in find_files(real_sessions_dir):
+        adapted = adapt_document(read_document(path))
+        opens = adapted.messages[0]["session_metadata"]["start_time"]
+        early = [_minutes(opens) - _minutes(message["timestamp"][11:]) for message in adapted.messages[1:-1]]
+        assert max(early) <= 10, path.name
+
+
+def _minutes(clock: str) -> int:
+    hours, minutes, _ = clock.split(":")
+    return 60 * int(hours) + int(minutes)
