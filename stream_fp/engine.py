@@ -214,7 +214,7 @@ class Engine:
             if (full := self._admit(key, session)) is not None:
                 return self._ignore(full)
         self._touch(session, clock_us)
-        if time_us is not None and self._is_after_close(time_us, session):
+        if time_us is not None and session.over_us is not None and time_us > session.over_us:
             return self._ignore("after_close")
         time_us = self._untimed(session) if time_us is None else self._timed(session, time_us)
         session.event_time_us = time_us
@@ -311,6 +311,7 @@ class Engine:
         facts = self._facts(session.id, message.session_metadata) if known is None else known
         session.facts = facts
         session.zone = zone_of(facts.timezone)
+        session.over_us = None if facts.end_us is None else facts.end_us + self._settings.grace_us
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
 
     def _admit(self, key: bytes, session: Session) -> str | None:
@@ -361,10 +362,6 @@ class Engine:
             session.trigger_n, session.trigger_us = session.yardstick.crossing(checkpoint_pct)
         else:
             session.trigger_n = session.trigger_us = _NEVER
-
-    def _is_after_close(self, time_us: int, session: Session) -> bool:
-        end_us = session.facts.end_us
-        return end_us is not None and time_us > end_us + self._settings.grace_us
 
     def _timed(self, session: Session, time_us: int) -> int:
         if time_us > session.latest_us:

@@ -19,7 +19,6 @@ import copy
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -32,12 +31,10 @@ from stream_fp.engine import Engine
 from stream_fp.errors import ServiceError
 from stream_fp.kafka.progress import Progress, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
-from stream_fp.messages import encode_prediction
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
-from stream_fp.sinks.minidash import write_row
-from stream_fp.sinks.sidecar import write_session_sidecar
+from stream_fp.sinks.files import FileSinks
 
 __all__ = ["PartitionWorker"]
 
@@ -63,8 +60,8 @@ class PartitionWorker:
     metrics : Metrics
     n_output_partitions : int
         Of the output topic.
-    minidash_lock : asyncio.Lock
-        The page is one for all partitions.
+    sinks : FileSinks
+        Shared by the workers.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class PartitionWorker:
         settings: Settings,
         metrics: Metrics,
         n_output_partitions: int,
-        minidash_lock: asyncio.Lock,
+        sinks: FileSinks,
     ) -> None:
         self.partition = partition
         self.name = f"{partition.topic}[{partition.partition}]"
@@ -87,7 +84,7 @@ class PartitionWorker:
         self._settings = settings
         self._metrics = metrics
         self._n_output_partitions = n_output_partitions
-        self._minidash_lock = minidash_lock
+        self._sinks = sinks
         self._fingerprint = fingerprint_of(
             settings.engine_settings(),
             classifier.library,
@@ -107,6 +104,7 @@ class PartitionWorker:
         self._committed_position = -1
         self._committed_low_offset = 0
         self._committed_at_s = 0.0
+        self._rebuilding = False
         self._n_failures = 0
         self._n_dead_letters_logged = 0
         self._omit_large_values = False
@@ -203,7 +201,9 @@ class PartitionWorker:
         self._consumer.seek(self.partition, point.low_offset)
         self._consumer.resume(self.partition)
         _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
+        self._rebuilding = True
         await self._rebuild(self._engine, point.low_offset, point.published_offset)
+        self._rebuilding = False
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         if not self._n_failures:
             self.not_ready = ""
@@ -275,7 +275,8 @@ class PartitionWorker:
         position = engine.position
         if low is None or position is None or position <= self._committed_position:
             self._committed_at_s = time.monotonic()
-            self._recovered()
+            if not self._rebuilding:
+                self._recovered()
             return
         low_offset, watermark_us = low
         started_s = time.perf_counter()
@@ -335,16 +336,11 @@ class PartitionWorker:
 
     async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
         """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
-        predictions = [outcome for outcome in outcomes if isinstance(outcome, Published)]
+        predictions = [outcome.prediction for outcome in outcomes if isinstance(outcome, Published)]
         backoff_s = _FIRST_BACKOFF_S
         while predictions:
             try:
-                if self._settings.sidecar_dir:
-                    for took_s in await asyncio.to_thread(_write_all, Path(self._settings.sidecar_dir), predictions):
-                        self._metrics.sidecar_write.observe(took_s)
-                if self._settings.minidash_path:
-                    async with self._minidash_lock:
-                        await asyncio.to_thread(_write_rows, Path(self._settings.minidash_path), predictions)
+                await self._sinks.write(predictions)
             except OSError as error:
                 self._metrics.sidecar_failures.inc()
                 self.not_ready = f"cannot write sidecar or minidash: {error}"
@@ -399,17 +395,3 @@ class PartitionWorker:
             committed_lag=None if end is None else max(0, end - self._committed_low_offset),
             position_lag=None if end is None else max(0, end - position),
         )
-
-
-def _write_all(folder: Path, predictions: Sequence[Published]) -> list[float]:
-    took_s = []
-    for outcome in predictions:
-        started_s = time.perf_counter()
-        write_session_sidecar(folder, outcome.prediction.session_id, encode_prediction(outcome.prediction))
-        took_s.append(time.perf_counter() - started_s)
-    return took_s
-
-
-def _write_rows(page: Path, predictions: Sequence[Published]) -> None:
-    for outcome in predictions:
-        write_row(outcome.prediction, page)

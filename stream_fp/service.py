@@ -28,6 +28,7 @@ from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library, load_library
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
+from stream_fp.sinks.files import FileSinks
 from stream_fp.sinks.sidecar import check_writable
 from stream_fp.stalls import StallDetector
 
@@ -129,7 +130,7 @@ class Service:
         self._workers: dict[TopicPartition, PartitionWorker] = {}
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] | None = None
-        self._minidash_lock = asyncio.Lock()
+        self._sinks = FileSinks(settings, self.metrics)
         self._stack = contextlib.AsyncExitStack()
         self._consumer: AIOKafkaConsumer
         self._admin: AIOKafkaAdminClient
@@ -251,7 +252,7 @@ class Service:
                 settings=self.settings,
                 metrics=self.metrics,
                 n_output_partitions=self._n_output_partitions,
-                minidash_lock=self._minidash_lock,
+                sinks=self._sinks,
             )
             task = asyncio.create_task(worker.run(), name=worker.name)
             task.add_done_callback(self._worker_done)

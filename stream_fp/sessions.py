@@ -73,8 +73,8 @@ class Session:
 
     __slots__ = (
         "closes_us", "codes", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us", "intensities",
-        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "prices", "tells_time",
-        "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
+        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us", "prices",
+        "tells_time", "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
@@ -89,6 +89,7 @@ class Session:
         self.id_day: date | None = None
         self.id_end_us: int | None = None
         self.closes_us: int | None = None  # scheduled end plus grace
+        self.over_us: int | None = None  # latest end that anything known gives, plus grace: later events are left out
         self.tells_time = True  # whether a time stamp reads the same with and without what was declared
         self.times = array("q")
         self.prices = array("d")
