@@ -96,7 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "earliest"
     offset_lost: Annotated[
         Literal["fail", "earliest", "latest"],
-        Meta(description="What to do when the committed offset is older than what the topic holds."),
+        Meta(description="What to do when the topic no longer holds what the committed offset needs."),
     ] = "fail"
     max_poll_records: Annotated[Positive, Meta(description="Records taken from a partition at once.")] = 500
     commit_interval_s: Annotated[
@@ -164,6 +164,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stall_timeout_s: Annotated[
         Seconds, Meta(description="A partition with records waiting and no progress for so long is unhealthy.")
     ] = 60.0
+    stall_exit_s: Annotated[
+        Seconds, Meta(description="A partition that has stalled for so long ends the service, to be started anew.")
+    ] = 300.0
     shutdown_grace_s: Annotated[Seconds, Meta(description="Time to finish in after SIGTERM.")] = 20.0
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="What to log.")] = "INFO"
 
@@ -310,6 +313,9 @@ def _check(settings: Settings, sources: Mapping[str, str]) -> None:
         if not _SERVER.fullmatch(server.strip()) or int(server.rpartition(":")[2]) > _MAX_PORT:
             why = f"expected host:port, several by comma, got {settings.bootstrap_servers!r}"
             raise ConfigError("bootstrap_servers", why, source=sources.get("bootstrap_servers", ""))
+    if settings.stall_exit_s < settings.stall_timeout_s:
+        why = f"expected at least `stall_timeout_s` = {settings.stall_timeout_s:g}, got {settings.stall_exit_s:g}"
+        raise ConfigError("stall_exit_s", why, source=sources.get("stall_exit_s", ""))
     topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
     if len(set(topics)) != len(topics):
         raise ConfigError(

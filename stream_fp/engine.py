@@ -63,6 +63,10 @@ class Engine:
         Outcomes of records below this offset were published before: such records rebuild the state in silence.
     watermark_us : int or None
         Event-time watermark just before the first record that will come; None where there was none.
+    already_told : callable, optional
+        Asked while rebuilding whether a session has a prediction at a checkpoint that it crosses, because former
+        settings may not have made one; those it lacks are owed, and `speak` returns them for the sessions that are
+        open then. By default all were published.
     clock : callable, optional
         Monotonic nanoseconds; only measures.
     """
@@ -76,6 +80,7 @@ class Engine:
         typical_events: dict[str, float],
         published_offset: int = 0,
         watermark_us: int | None = None,
+        already_told: Callable[[Session, float], bool] | None = None,
         clock: Callable[[], int] | None = None,
     ) -> None:
         self._forecaster = forecaster
@@ -86,6 +91,8 @@ class Engine:
         self._published_offset = published_offset
         self._silent = published_offset > 0
         self._watermark_us = watermark_us
+        self._already_told = already_told
+        self._owed: dict[Session, list[Published]] = {}
         self._clock = clock
         self._n_checkpoints = len(settings.checkpoints_pct)
         self._open = OpenSessions(grace_us=settings.grace_us, idle_timeout_us=settings.idle_timeout_us)
@@ -134,7 +141,7 @@ class Engine:
         """Take one record, in offset order; return what has to be published because of it."""
         offset = record.offset
         if self._silent and offset >= self._published_offset:
-            self._speak()
+            return [*self.speak(), *self.process(record)]
         self.position = offset + 1
         self.counts.consumed += 1
         try:
@@ -182,6 +189,22 @@ class Engine:
             f"expected `event`, `session_start` or `session_end`, got {message.kind[:64]!r} - at `$.kind`"
         )
 
+    def speak(self) -> Sequence[Outcome]:
+        """End the silent rebuilding: from here on records count and outcomes are published.
+
+        The first record at or above the published offset does so by itself. Returns the predictions that open sessions
+        are owed (see `already_told`), in the order of their records.
+        """
+        if not self._silent:
+            return _NOTHING
+        self._silent = False
+        self.n_rebuilt += self.counts.consumed
+        owed = [published for predictions in self._owed.values() for published in predictions]
+        owed.sort(key=lambda published: published.record.offset)
+        self._owed.clear()
+        self.counts = Counts(predictions=len(owed))
+        return owed
+
     def close(self) -> None:
         """Note the end of the records (replay, training): sessions still open are closed as unfinished."""
         for key in list(self._open.by_key):
@@ -216,11 +239,15 @@ class Engine:
         self._touch(session, clock_us)
         if time_us is not None and session.over_us is not None and time_us > session.over_us:
             return self._ignore("after_close")
+        if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
+            return self._ignore("after_last_checkpoint")
+        # The repeated event has moved the watermark like any other: who starts at a later low offset may not know that
+        # it is one, and must come to the same end.
+        if message.event_id is not None and message.event_id in session.event_ids:
+            return self._ignore("repeated")
         time_us = self._untimed(session) if time_us is None else self._timed(session, time_us)
         session.event_time_us = time_us
         session.n_events += 1
-        if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
-            return self._ignore("after_last_checkpoint")
         if len(session.times) >= self._settings.max_events_per_session:
             self._ignore("session_events_cap")
         elif self._open.n_bytes >= self._settings.max_buffered_bytes:
@@ -229,6 +256,9 @@ class Engine:
             regime = NO_REGIME if message.htf_regime is None else message.htf_regime
             session.append(time_us, price, message.intensity, phase_of(event_type) << 2 | regime)
             self._open.n_events += 1
+            if message.event_id is not None:
+                session.remember(message.event_id)
+                self._open.n_event_ids += 1
             self.counts.applied += 1
         if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
             return self._cross(session, record, key)
@@ -259,6 +289,22 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------- in between
 
+    def _predicted(self, session: Session, checkpoint_pct: float, record: Record, key: bytes) -> list[Published]:
+        forecast = self._forecaster.forecast(session, checkpoint_pct)
+        if forecast is None:
+            return []
+        self.counts.predictions += 1
+        return [
+            Published(
+                record=record,
+                key=key,
+                prediction=forecast.prediction,
+                extraction_ns=forecast.extraction_ns,
+                classification_ns=forecast.classification_ns,
+                is_owed=self._silent,
+            )
+        ]
+
     def _cross(self, session: Session, record: Record, key: bytes) -> Sequence[Outcome]:
         outcomes: list[Outcome] = []
         while session.n_checkpoints_done < self._n_checkpoints and (
@@ -268,18 +314,9 @@ class Engine:
             if len(session.times) < self._settings.min_events:
                 self._unpredicted("too_few_events")
             elif not self._silent:
-                forecast = self._forecaster.forecast(session, checkpoint_pct)
-                if forecast is not None:
-                    self.counts.predictions += 1
-                    outcomes.append(
-                        Published(
-                            record=record,
-                            key=key,
-                            prediction=forecast.prediction,
-                            extraction_ns=forecast.extraction_ns,
-                            classification_ns=forecast.classification_ns,
-                        )
-                    )
+                outcomes += self._predicted(session, checkpoint_pct, record, key)
+            elif self._already_told is not None and not self._already_told(session, checkpoint_pct):
+                self._owed.setdefault(session, []).extend(self._predicted(session, checkpoint_pct, record, key))
             session.n_checkpoints_done += 1
             self._aim(session)
         if session.n_checkpoints_done == self._n_checkpoints and not self._settings.keep_events:
@@ -388,16 +425,11 @@ class Engine:
             known = session.yardstick.method != "unknown"
             self._unpredicted("closed_before_checkpoint" if known else "completion_unknown")
         _count(self.counts.sessions_closed, reason)
+        self._owed.pop(session, None)
         self._forecaster.closed(session, reason)
         self._open.release(session)
 
     # ---------------------------------------------------------------------------------------------------- accounting
-
-    def _speak(self) -> None:
-        """End the silent rebuilding; from here on records count and outcomes are published."""
-        self._silent = False
-        self.n_rebuilt += self.counts.consumed
-        self.counts = Counts()
 
     def _ignore(self, reason: str) -> Sequence[Outcome]:
         _count(self.counts.ignored, reason)

@@ -14,7 +14,8 @@
     ├── DocumentError          (ValueError)         a file of sessions cannot be read
     └── ServiceError           (RuntimeError)       the service cannot go on
         ├── TopicMissingError                       a topic that must exist does not
-        └── OffsetLostError                         the committed offset is older than what the topic holds
+        ├── OffsetLostError                         the topic no longer holds what the committed offset needs
+        └── StalledError                            a partition makes no progress although records wait
 
 Constructors take facts and build the sentence, so that the wording lives here alone.
 """
@@ -24,6 +25,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "RecordError",
     "RecordInvalidError",
     "ServiceError",
+    "StalledError",
     "StreamFpError",
     "TopicMissingError",
 ]
@@ -149,13 +152,41 @@ class TopicMissingError(ServiceError):
 
 
 class OffsetLostError(ServiceError):
-    """Raised when the committed offset is older than the oldest record that the topic still holds."""
+    """Raised when the topic no longer holds what the committed offset needs; choose with the setting `offset_lost`.
 
-    def __init__(self, topic: str, partition: int, committed: int, oldest: int) -> None:
+    Parameters
+    ----------
+    topic, partition : str, int
+    committed : int
+        The committed offset: the first record that an open session needs.
+    published : int
+        Output of all records below it has been published.
+    oldest, end : int
+        What the partition holds now.
+    """
+
+    def __init__(self, topic: str, partition: int, *, committed: int, published: int, oldest: int, end: int) -> None:
+        what = (
+            f"the committed offset {committed} is gone, the oldest record kept is {oldest}; sessions open at that time "
+            "cannot be rebuilt"
+            if published <= end
+            else f"output was published up to offset {published}, but the partition ends at {end}; the topic was made "
+            "anew or has lost records"
+        )
         super().__init__(
-            f"{topic}[{partition}]: the committed offset {committed} is gone, the oldest record kept is {oldest}; "
-            'sessions open at that time cannot be rebuilt. Set `offset_lost = "earliest"` to go on from '
-            'the oldest record, or "latest" from the newest'
+            f'{topic}[{partition}]: {what}. Set `offset_lost = "earliest"` to go on from the oldest record, or '
+            '"latest" from the newest'
         )
         self.topic = topic
         self.partition = partition
+
+
+class StalledError(ServiceError):
+    """Raised when a partition has made no progress for too long although records wait; a restart may help."""
+
+    def __init__(self, stalled: Mapping[str, str], timeout_s: float) -> None:
+        where = "; ".join(f"{name}: {why}" for name, why in stalled.items())
+        super().__init__(
+            f"giving up after {timeout_s:g} s (setting `stall_exit_s`), so that a supervisor may start the service "
+            f"anew: {where}"
+        )

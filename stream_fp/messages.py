@@ -65,7 +65,8 @@ class Message(Struct, gc=False):
     """One message of the input topic, of any of the three kinds.
 
     One structure with optional fields rather than a tagged union, because an absent ``kind`` means ``event``.
-    ``price`` has to be there in an event, but may be null: an event without a quote.
+    ``price`` has to be there in an event, but may be null: an event without a quote. ``event_id`` is the producer's
+    means to have an event that comes twice counted once.
     """
 
     kind: str = "event"
@@ -75,6 +76,7 @@ class Message(Struct, gc=False):
     price: float | UnsetType | None = UNSET
     intensity: float | None = None
     htf_regime: Regime | None = None
+    event_id: ShortText | int | None = None
     session_metadata: SessionMetadata | None = None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from typing import Final
 
-from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION, Session
+from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_EVENT_ID, BYTES_PER_SESSION, Session
 
 __all__ = ["OpenSessions"]
 
@@ -34,11 +34,14 @@ class OpenSessions:
         In ascending order of first offset; read it, change it through the methods.
     n_events : int
         Events held in all columns.
+    n_event_ids : int
+        Event ids remembered.
     next_deadline_us : float
         Below this watermark no session closes; infinity where none is open.
     """
 
-    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "by_key", "n_events", "next_deadline_us")
+    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "by_key", "n_event_ids", "n_events",
+                 "next_deadline_us")  # fmt: skip
 
     def __init__(self, *, grace_us: int, idle_timeout_us: int) -> None:
         # At least one: a session must not close at the very event by which it is heard of.
@@ -47,6 +50,7 @@ class OpenSessions:
         self._deadlines: list[tuple[int, int, bytes]] = []
         self.by_key: dict[bytes, Session] = {}
         self.n_events = 0
+        self.n_event_ids = 0
         self.next_deadline_us = _NEVER
 
     def __len__(self) -> int:
@@ -60,7 +64,7 @@ class OpenSessions:
     @property
     def n_bytes(self) -> int:
         """Memory that the sessions take, reckoned from counts."""
-        return self.n_event_bytes + len(self.by_key) * BYTES_PER_SESSION
+        return self.n_event_bytes + len(self.by_key) * BYTES_PER_SESSION + self.n_event_ids * BYTES_PER_EVENT_ID
 
     @property
     def oldest(self) -> Session | None:
@@ -74,6 +78,7 @@ class OpenSessions:
 
     def release(self, session: Session) -> None:
         """Drop the events of a session that needs them no more; it stays open as a tombstone."""
+        self.n_event_ids -= len(session.event_ids)
         self.n_events -= session.release()
 
     def remove(self, key: bytes) -> Session:

@@ -57,6 +57,8 @@ class Published:
     prediction: Prediction
     extraction_ns: int
     classification_ns: int
+    is_owed: bool = False
+    """It comes late, after a change of settings: others, of later records, were published before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,6 +9,9 @@ The order is what correctness rests on:
    writes the same sidecar again.
 
 When publishing fails, producer and engine are thrown away and all four are gone through again.
+
+Where settings or model are other than those of the last commit, step 3 also asks the output topic what sessions that
+are still open have been told, and what they are owed under the new settings is published before anything else.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
-from stream_fp.errors import ServiceError
-from stream_fp.kafka.progress import Progress, find_starting_point, fingerprint_of
+from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
+from stream_fp.kafka.told import Told, find_told
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
@@ -42,6 +45,10 @@ _logger = logging.getLogger(__name__)
 
 _FIRST_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
+#: Of the session time-out: two heartbeats.
+_FENCED_PAUSE: Final = 2 / 3
+#: Predictions owed after a change of settings go out in transactions of so many.
+_OWED_AT_ONCE: Final = 500
 #: Of one partition in its owner's life.
 _MAX_DEAD_LETTERS_LOGGED: Final = 10
 
@@ -97,6 +104,7 @@ class PartitionWorker:
         self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
         self._stopping = asyncio.Event()
         self._client_position = 0
+        self.furthest = 0
         # What has been published; the engine's own books run ahead of it and are thrown away when publishing fails.
         # Those of former engines and those of this one, replaced together: a scrape comes from another thread.
         self._books = (Counts(), Counts())
@@ -126,13 +134,16 @@ class PartitionWorker:
                 while not self._stopping.is_set():
                     await self._step()
                 await self._finish()
-            except ProducerFenced:
-                # Somebody else owns the partition: to start a producer now would fence the rightful owner. If nobody
-                # takes the partition from us within a session, it is ours after all.
-                _logger.warning("%s: fenced by another owner", self.name)
-                self.not_ready = "fenced by another owner"
                 await self._close_publisher()
-                await self._pause(self._settings.session_timeout_s)
+            except ProducerFenced:
+                # Somebody else owns the partition, or the broker has ended a transaction that took too long. To start
+                # a producer now could fence a rightful owner, to no harm but delay; by the second heartbeat from now
+                # the group has told us, and taken the partition away, if there is one.
+                _logger.warning("%s: fenced by another owner or by a transaction that took too long", self.name)
+                self.not_ready = "fenced"
+                self._metrics.publish_failures.inc()
+                await self._abandon_publisher()
+                await self._pause(_FENCED_PAUSE * self._settings.session_timeout_s)
             except (KafkaError, TimeoutError, OSError) as error:
                 self._omit_large_values |= isinstance(error, TOO_LARGE)
                 backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
@@ -143,10 +154,10 @@ class PartitionWorker:
                     break
                 self.not_ready = f"starting over after {type(error).__name__}: {error}"
                 _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
-                await self._close_publisher()
+                await self._abandon_publisher()
                 await self._pause(backoff_s)
             finally:
-                await self._close_publisher()
+                await self._abandon_publisher()
 
     async def stop(self) -> None:
         """Ask `run` to finish what it has begun and to return."""
@@ -164,23 +175,19 @@ class PartitionWorker:
             consumer=self._consumer,
             omit_large_values=self._omit_large_values,
         )
-        await publisher.start()
         self._publisher = publisher
-        point = await find_starting_point(
-            self._consumer,
-            self._admin,
-            group_id=settings.group_id,
-            partition=self.partition,
-            start_from=settings.start_from,
-            offset_lost=settings.offset_lost,
-        )
-        if point.fingerprint not in (None, self._fingerprint) and point.low_offset < point.published_offset:
-            _logger.warning(
-                "%s: settings or model differ from those of the last commit; sessions open now are judged anew from "
-                "offset %d, without repeating what was published before",
-                self.name,
-                point.published_offset,
+        await publisher.start()
+        async with asyncio.timeout(settings.request_timeout_s):
+            point = await find_starting_point(
+                self._consumer,
+                self._admin,
+                group_id=settings.group_id,
+                partition=self.partition,
+                start_from=settings.start_from,
+                offset_lost=settings.offset_lost,
+                stable=settings.delivery == "exactly-once",
             )
+        told = await self._told_under_other_settings(point)
         library = self._classifier.library
         self._retire_counts()
         self._engine = Engine(
@@ -190,6 +197,7 @@ class PartitionWorker:
             typical_events=library.typical_events,
             published_offset=point.published_offset,
             watermark_us=point.watermark_us,
+            already_told=None if told is None else told.covers,
             clock=time.perf_counter_ns,
         )
         if point.is_new:
@@ -204,6 +212,8 @@ class PartitionWorker:
         self._rebuilding = True
         await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._rebuilding = False
+        if told is not None and not self._stopping.is_set():
+            await self._publish_owed(self._engine, point)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         if not self._n_failures:
             self.not_ready = ""
@@ -220,6 +230,43 @@ class PartitionWorker:
                 position = await self._consumer.position(self.partition)
             else:
                 position = engine.position or position
+            self.furthest = max(self.furthest, position)
+
+    async def _told_under_other_settings(self, point: StartingPoint) -> Told | None:
+        """Return what open sessions have been told, where settings or model have changed since; else None."""
+        if point.fingerprint in (None, self._fingerprint) or point.low_offset >= point.published_offset:
+            return None
+        _logger.warning(
+            "%s: settings or model differ from those of the last commit; looking in %s for what sessions open now were "
+            "told since offset %d",
+            self.name, self._settings.output_topic, point.low_offset,
+        )  # fmt: skip
+        self.not_ready = "reading its own output, after a change of settings or model"
+        return await find_told(
+            self._settings, self.partition, since=point.low_offset, n_output_partitions=self._n_output_partitions
+        )
+
+    async def _publish_owed(self, engine: Engine, point: StartingPoint) -> None:
+        """Publish what sessions open now are owed under the new settings, and commit these.
+
+        The commit keeps the old fingerprint until all is published: a crash in between looks for the rest again.
+        """
+        outcomes = list(engine.speak())
+        _logger.info("%s: %d predictions owed after the change of settings or model", self.name, len(outcomes))
+        publisher = self._running_publisher()
+        old = Progress(
+            published=point.published_offset, watermark_us=point.watermark_us, fingerprint=point.fingerprint or ""
+        )
+        for first in range(0, len(outcomes), _OWED_AT_ONCE):
+            owed = outcomes[first : first + _OWED_AT_ONCE]
+            await self._write_sidecars(owed)
+            await publisher.publish(owed, point.low_offset, old)
+            self._observe(owed)
+        low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
+        new = Progress(published=point.published_offset, watermark_us=watermark_us, fingerprint=self._fingerprint)
+        await publisher.publish([], low_offset, new)
+        self._committed_low_offset = low_offset
+        self._books = (self._books[0], copy.deepcopy(engine.counts))
 
     async def _step(self) -> None:
         engine = self._running_engine()
@@ -227,6 +274,7 @@ class PartitionWorker:
             # Markers of transactions are passed without a record; the client knows.
             with contextlib.suppress(IllegalStateError):  # taken away meanwhile
                 self._client_position = await self._consumer.position(self.partition)
+                self.furthest = max(self.furthest, self._client_position)
 
     async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
         """Process records and publish what is due; return whether there were any."""
@@ -239,6 +287,7 @@ class PartitionWorker:
             await self._write_sidecars(outcomes)
         if outcomes or time.monotonic() - self._committed_at_s >= self._settings.commit_interval_s:
             await self._publish(engine, outcomes)
+        self.furthest = max(self.furthest, engine.position or 0)
         self._metrics_decode(engine)
         # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn.
         await asyncio.sleep(0)
@@ -280,11 +329,7 @@ class PartitionWorker:
             return
         low_offset, watermark_us = low
         started_s = time.perf_counter()
-        publisher = self._publisher
-        if publisher is None:
-            msg = "expected a started worker"
-            raise RuntimeError(msg)
-        await publisher.publish(
+        await self._running_publisher().publish(
             outcomes,
             low_offset,
             Progress(published=position, watermark_us=watermark_us, fingerprint=self._fingerprint),
@@ -364,17 +409,30 @@ class PartitionWorker:
             raise RuntimeError(msg)
         return self._engine
 
+    def _running_publisher(self) -> Publisher:
+        if self._publisher is None:
+            msg = "expected a started worker"
+            raise RuntimeError(msg)
+        return self._publisher
+
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     async def _close_publisher(self) -> None:
+        """Stop the producer in good order after all is published."""
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             try:
-                await asyncio.wait_for(publisher.aclose(), self._settings.request_timeout_s)
-            except (KafkaError, TimeoutError, ServiceError) as error:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    await publisher.aclose()
+            except (KafkaError, TimeoutError) as error:
                 _logger.warning("%s: closing the producer: %r", self.name, error)
+
+    async def _abandon_publisher(self) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await publisher.abandon()
 
     # ------------------------------------------------------------------------------------------------------- looking
 

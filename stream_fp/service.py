@@ -17,11 +17,11 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import KafkaError
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
-from stream_fp.errors import ConfigError, ServiceError
+from stream_fp.errors import ConfigError, ServiceError, StalledError
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import new_admin, new_consumer
 from stream_fp.kafka.topics import ensure_topics
@@ -294,20 +294,29 @@ class Service:
         self.health.not_ready = reasons
 
     async def _watch(self) -> None:
-        """Keep liveness up to date; a broker that does not answer changes nothing about who makes progress."""
+        """Keep liveness up to date, and give up on a stall that lasts.
+
+        A broker that does not answer changes nothing about who makes progress.
+
+        Raises
+        ------
+        StalledError
+            When a partition has stood still for `stall_exit_s` with records waiting.
+        """
         detector = StallDetector(self.settings.stall_timeout_s)
         while True:
             await asyncio.sleep(min(_WATCH_INTERVAL_S, self.settings.stall_timeout_s / 4))
             workers = dict(self._workers)
             with contextlib.suppress(KafkaError, TimeoutError):
-                self._ends |= await self._consumer.end_offsets(list(workers))
+                async with asyncio.timeout(self.settings.stall_timeout_s):
+                    self._ends |= await self._consumer.end_offsets(list(workers))
             # Where the broker did not answer, the end known before still tells whether records wait.
-            found: dict[str, tuple[int, int]] = {}
-            for partition, worker in workers.items():
-                with contextlib.suppress(IllegalStateError, TimeoutError):
-                    position = await asyncio.wait_for(self._consumer.position(partition), _LOOK_INTERVAL_S)
-                    found[worker.name] = position, self._ends.get(partition, 0)
+            found = {
+                worker.name: (worker.furthest, self._ends.get(partition, 0)) for partition, worker in workers.items()
+            }
             self.health.not_alive = detector.observe(found, time.monotonic())
+            if detector.longest_s >= self.settings.stall_exit_s:
+                raise StalledError(self.health.not_alive, self.settings.stall_exit_s)
 
     def views(self) -> list[PartitionView]:
         """Return the books of the partitions owned now."""

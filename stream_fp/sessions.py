@@ -10,6 +10,7 @@ that came or could be known later.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, tzinfo
 from typing import Final
@@ -19,16 +20,20 @@ import numpy.typing as npt
 
 from stream_fp.completion import SessionFacts, Yardstick
 
-__all__ = ["BYTES_PER_EVENT", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session"]
+__all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session"]
 
 #: What an event takes in the columns: time, price, intensity (8 bytes each), phase and regime (1 byte).
 BYTES_PER_EVENT: Final = 25
 #: What an open session takes beside its events: object, four arrays, facts, yardstick, dictionary entry and deadline
 #: (measured with tracemalloc, rounded up).
 BYTES_PER_SESSION: Final = 2600
+#: What a remembered event id takes: a text of 64 characters and its place in a set, rounded up.
+BYTES_PER_EVENT_ID: Final = 200
 #: Regime code of an event that names none.
 NO_REGIME: Final = 3
 
+#: Shared by all sessions without ids: an empty set of its own would cost each of them 216 bytes.
+_NO_IDS: Final[frozenset[str | int]] = frozenset()
 _NEVER: Final = float("inf")
 _NAN: Final = float("nan")
 
@@ -72,9 +77,9 @@ class Session:
     """
 
     __slots__ = (
-        "closes_us", "codes", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us", "intensities",
-        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us", "prices",
-        "tells_time", "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
+        "closes_us", "codes", "event_ids", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us",
+        "intensities", "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us",
+        "prices", "tells_time", "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
@@ -95,6 +100,7 @@ class Session:
         self.prices = array("d")
         self.intensities = array("d")
         self.codes = array("B")
+        self.event_ids: AbstractSet[str | int] = _NO_IDS  # of the events held, where the producer sends any
         self.n_events = 0
         self.n_untimed = 0
         self.event_time_us = 0  # of the event appended last, in order of arrival
@@ -111,11 +117,19 @@ class Session:
         self.intensities.append(_NAN if intensity is None else intensity)
         self.codes.append(code)
 
+    def remember(self, event_id: str | int) -> None:
+        """Remember the id of an event that was appended, to know it when it comes again."""
+        if isinstance(self.event_ids, set):
+            self.event_ids.add(event_id)
+        else:
+            self.event_ids = {event_id}
+
     def release(self) -> int:
         """Drop the columns, once no checkpoint is left to cross; return how many events they held."""
         n_held = len(self.times)
         self.times, self.prices = array("q"), array("d")
         self.intensities, self.codes = array("d"), array("B")
+        self.event_ids = _NO_IDS
         return n_held
 
     def columns(self) -> Columns:

@@ -23,6 +23,8 @@ class StallDetector:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._still_since_s: dict[str, tuple[int, float]] = {}
+        self.longest_s = 0.0
+        """How long the partition that has stood still longest has done so, at the last look."""
 
     def observe(self, positions: Mapping[str, tuple[int, int]], now_s: float) -> dict[str, str]:
         """Take note of where the partitions are; return the reason for each that is stalled.
@@ -43,6 +45,7 @@ class StallDetector:
         {'t[0]': 'no progress for 61 s with 4 records waiting at offset 5'}
         """
         stalled = {}
+        self.longest_s = 0.0
         still: dict[str, tuple[int, float]] = {}
         for name, (position, end) in positions.items():
             if position >= end:
@@ -50,6 +53,7 @@ class StallDetector:
             before, since_s = self._still_since_s.get(name, (-1, now_s))
             still[name] = (position, since_s if before == position else now_s)
             lasted_s = now_s - still[name][1]
+            self.longest_s = max(self.longest_s, lasted_s)
             if lasted_s >= self._timeout_s:
                 stalled[name] = (
                     f"no progress for {lasted_s:.0f} s with {end - position} records waiting at offset {position}"

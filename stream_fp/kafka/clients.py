@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from stream_fp.config import Settings
 from stream_fp.errors import ConfigError
 
-__all__ = ["new_admin", "new_consumer", "new_producer"]
+__all__ = ["new_admin", "new_consumer", "new_producer", "new_reader"]
 
 
 def new_consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -24,6 +24,18 @@ def new_consumer(settings: Settings) -> AIOKafkaConsumer:
         isolation_level="read_committed",
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 3),
+        max_partition_fetch_bytes=max(2**20, 2 * settings.max_record_bytes),
+        **_connection(settings),
+    )
+
+
+def new_reader(settings: Settings) -> AIOKafkaConsumer:
+    """Return a consumer of no group, not started: it reads what it is pointed at and commits nothing."""
+    return AIOKafkaConsumer(
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
         max_partition_fetch_bytes=max(2**20, 2 * settings.max_record_bytes),
         **_connection(settings),
     )

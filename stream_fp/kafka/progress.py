@@ -8,25 +8,27 @@ been published, the event-time watermark just before the low offset, and a finge
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import logging
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError
-from aiokafka.structs import OffsetAndMetadata
 
 from stream_fp.engine import EngineSettings
 from stream_fp.errors import OffsetLostError
+from stream_fp.kafka.offsets import committed_offset
 from stream_fp.library import Library
 
 __all__ = ["Progress", "StartingPoint", "find_starting_point", "fingerprint_of"]
 
-#: Between questions to a coordinator that is not ready; it usually is within a second.
-_RETRY_S: Final = 0.1
+_logger = logging.getLogger(__name__)
+
+#: A replica that has just become the leader may know less of the end than the one before it, for a moment.
+_N_LOOKS: Final = 20
+_LOOK_S: Final = 0.25
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,31 +80,46 @@ async def find_starting_point(
     partition: TopicPartition,
     start_from: str,
     offset_lost: str,
+    stable: bool = True,
 ) -> StartingPoint:
     """Read where a partition stands.
 
     Raises
     ------
     OffsetLostError
-        When the committed offset is older than the oldest record and `offset_lost` is "fail".
+        When the committed offset is older than the oldest record, or beyond the newest, and `offset_lost` is "fail".
     """
-    found = await _committed(admin, group_id, partition)
+    found = await committed_offset(admin, group_id, partition, stable=stable)
     if found.offset < 0:
         edge = consumer.beginning_offsets if start_from == "earliest" else consumer.end_offsets
         offset = (await edge([partition]))[partition]
         return StartingPoint(
             low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None, is_new=True
         )
-    oldest = (await consumer.beginning_offsets([partition]))[partition]
     progress = _decode(found.metadata)
-    if found.offset < oldest:
-        if offset_lost == "fail":
-            raise OffsetLostError(partition.topic, partition.partition, found.offset, oldest)
-        edge = consumer.beginning_offsets if offset_lost == "earliest" else consumer.end_offsets
-        offset = (await edge([partition]))[partition]
-        published = max(offset, progress.published) if progress is not None else offset
+    published = found.offset if progress is None else progress.published
+    oldest = (await consumer.beginning_offsets([partition]))[partition]
+    end = await _end_from(consumer, partition, published)
+    if found.offset < oldest == end == published:
+        _logger.warning(
+            "%s[%d]: fell silent, and all its records are older than the topic keeps: sessions open then count as over",
+            partition.topic, partition.partition,
+        )  # fmt: skip
         return StartingPoint(
-            low_offset=offset, published_offset=published, watermark_us=None, fingerprint=None, is_new=True
+            low_offset=end,
+            published_offset=end,
+            watermark_us=None if progress is None else progress.watermark_us,
+            fingerprint=None,
+            is_new=True,
+        )
+    if found.offset < oldest or published > end:
+        if offset_lost == "fail":
+            raise OffsetLostError(*partition, committed=found.offset, published=published, oldest=oldest, end=end)
+        offset = oldest if offset_lost == "earliest" else end
+        # Beyond the end: the topic was made anew, and its offsets have nothing to do with those published.
+        silent_until = offset if published > end else max(offset, published)
+        return StartingPoint(
+            low_offset=offset, published_offset=silent_until, watermark_us=None, fingerprint=None, is_new=True
         )
     if progress is None:
         return StartingPoint(
@@ -116,18 +133,14 @@ async def find_starting_point(
     )
 
 
-async def _committed(admin: AIOKafkaAdminClient, group_id: str, partition: TopicPartition) -> OffsetAndMetadata:
-    """Return the committed offset, -1 where there is none.
-
-    An answer without the partition is an error that aiokafka drops (a coordinator still loading, say), never "nothing
-    committed": to take it for that would begin from nowhere and lose the state.
-    """
-    while True:
-        with contextlib.suppress(GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError):
-            committed = await admin.list_consumer_group_offsets(group_id, partitions=[partition])
-            if partition in committed:
-                return committed[partition]
-        await asyncio.sleep(_RETRY_S)
+async def _end_from(consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int) -> int:
+    """Return the end of the partition; one below `offset` is believed only when it stays so."""
+    for _ in range(_N_LOOKS):
+        end: int = (await consumer.end_offsets([partition]))[partition]
+        if end >= offset:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return end
 
 
 def _decode(metadata: str | None) -> Progress | None:

@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_fp.config import Settings
 from stream_fp.kafka.clients import new_producer
 from stream_fp.kafka.progress import Progress
+from stream_fp.kafka.told import OWED_HEADER, SOURCE_HEADER
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 
@@ -33,6 +34,8 @@ TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 #: with a header that says so: the original stays where topic, partition and offset say.
 _LARGE_VALUE_BYTES: Final = 100_000
 _MAX_REASON_LENGTH: Final = 1_000
+#: What an abandoned producer gets for taking its leave.
+_ABANDON_S: Final = 1.0
 
 
 class Publisher:
@@ -75,31 +78,47 @@ class Publisher:
         return f"{self._settings.group_id}-{self._partition.topic}-{self._partition.partition}"
 
     async def start(self) -> None:
-        """Start the producer; with exactly-once delivery this fences the partition's former owner."""
+        """Start the producer; with exactly-once delivery this fences the partition's former owner.
+
+        Raises
+        ------
+        KafkaError, TimeoutError
+            When the broker refuses, or does not answer in time.
+        """
         producer = new_producer(self._settings, self.transactional_id if self._exactly_once else None)
-        try:
-            await producer.start()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                await producer.stop()
-            raise
         self._producer = producer
+        try:
+            async with asyncio.timeout(self._settings.transaction_timeout_s):
+                await producer.start()
+        except BaseException:
+            await self.abandon()
+            raise
 
     async def aclose(self) -> None:
-        """Stop the producer; a transaction left open is aborted by its successor or by its time-out."""
+        """Stop the producer in good order; call `abandon` instead where it has failed."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await producer.stop()
+
+    async def abandon(self) -> None:
+        """Throw away a producer that has failed, with whatever it was about to send.
+
+        Its transaction is aborted by its successor or by its time-out. Nothing is waited for: a producer that has lost
+        its way may try for ever, and an idempotent one never gives up a batch by itself.
+        """
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _abandon(producer)
 
     async def publish(self, outcomes: Sequence[Outcome], low_offset: int, progress: Progress) -> None:
         """Publish outcomes and commit progress; returns once the broker has acknowledged all of it.
 
         Raises
         ------
-        aiokafka.errors.KafkaError
-            When it failed. The publisher has to be closed then, and the state rebuilt from the committed offset; after
-            one of `TOO_LARGE`, the next publisher should omit large values. (The broker's refusal of a batch leaves
-            the producer without a valid sequence, so the same one cannot try again.)
+        aiokafka.errors.KafkaError, TimeoutError
+            When it failed, whatever the cause. The publisher has to be abandoned then, and the state rebuilt from the
+            committed offset; after one of `TOO_LARGE`, the next publisher should omit large values. (The broker's
+            refusal of a batch leaves the producer without a valid sequence, so the same one cannot try again.)
         """
         records = [self._to_record(outcome) for outcome in outcomes]
         if self._omit_large_values:
@@ -109,14 +128,33 @@ class Publisher:
         if producer is None:
             msg = "expected a started publisher"
             raise RuntimeError(msg)
-        if not self._exactly_once:
-            await _send(producer, records)
-            await self._consumer.commit(offsets)
-            return
-        async with producer.transaction():
-            # Offsets before records: the other order meets aiokafka #1004.
-            await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
-            await _send(producer, records)
+        try:
+            # A transaction that takes longer is aborted by the broker in any case; and where a background task of the
+            # client has died (aiokafka #1098, #1151), it would never come to an end.
+            async with asyncio.timeout(self._settings.transaction_timeout_s):
+                if self._exactly_once:
+                    await self._publish_in_transaction(producer, records, offsets)
+                else:
+                    await _send(producer, records)
+                    await self._consumer.commit(offsets)
+        except (KafkaError, TimeoutError):
+            raise
+        except Exception as error:
+            # The client's own state machine gives out by assertions and key errors; to us they are failures to publish.
+            raise KafkaError(f"publishing failed inside the client: {error!r}") from error
+
+    async def _publish_in_transaction(
+        self,
+        producer: AIOKafkaProducer,
+        records: Sequence[dict[str, Any]],
+        offsets: dict[TopicPartition, OffsetAndMetadata],
+    ) -> None:
+        # Not `producer.transaction()`: it would try to abort after a failure, with a producer that may be unable to.
+        await producer.begin_transaction()
+        # Offsets before records: the other order meets aiokafka #1004.
+        await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
+        await _send(producer, records)
+        await producer.commit_transaction()
 
     def _to_record(self, outcome: Outcome) -> dict[str, Any]:
         match outcome:
@@ -141,11 +179,12 @@ class Publisher:
     def _prediction_headers(self, outcome: Published) -> Headers:
         # The wall clock goes here and nowhere else: key and value are the same in live and replay.
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
-        return [
-            ("stream_fp.source", source.encode()),
+        headers = [
+            (SOURCE_HEADER, source.encode()),
             ("stream_fp.model_version", outcome.prediction.classification_metadata.model_version.encode()),
             ("stream_fp.processed_at", datetime.now(UTC).isoformat().encode()),
         ]
+        return [*headers, (OWED_HEADER, b"1")] if outcome.is_owed else headers
 
     def _error_headers(self, outcome: DeadLetter) -> Headers:
         facts = {
@@ -157,6 +196,22 @@ class Publisher:
             "message": outcome.message[:_MAX_REASON_LENGTH],
         }
         return [(f"stream_fp.errors.{name}", text.encode("utf-8", "replace")) for name, text in facts.items()]
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    # The public `stop` waits until everything has been delivered, so this reaches inside; the version is pinned.
+    accumulator, sender = producer._message_accumulator, producer._sender  # noqa: SLF001
+    task = sender.sender_task if sender is not None else None
+    if task is not None:
+        task.cancel()
+    await producer.client.close()
+    if task is not None:
+        # What it was sending fails with the connections; the end of the task may still take a back-off.
+        await asyncio.wait({task}, timeout=_ABANDON_S)
+    accumulator.fail_all(ProducerClosed())
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_ABANDON_S):
+            await producer.stop()
 
 
 async def _send(producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import uuid
@@ -19,6 +20,7 @@ from aiokafka.structs import OffsetAndMetadata
 from stream_fp.config import Settings
 from stream_fp.errors import OffsetLostError
 from stream_fp.kafka.clients import new_admin, new_consumer
+from stream_fp.kafka.offsets import committed_offset
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.messages import encode_prediction
@@ -63,6 +65,14 @@ class Desk:
             self.consumer, self.admin, group_id=self.settings.group_id, partition=self.partition,
             start_from=start_from, offset_lost=offset_lost,
         )  # fmt: skip
+
+    async def point_after_filling(self, n_records: int = 50) -> StartingPoint:
+        """Return the starting point, once the partition has as many records as a progress of these tests may name."""
+        end = (await self.consumer.end_offsets([self.partition]))[self.partition]
+        async with AIOKafkaProducer(bootstrap_servers=self.settings.bootstrap_servers) as producer:
+            for _ in range(end, n_records):
+                await producer.send(self.partition.topic, b"{filler", partition=self.partition.partition)
+        return await self.starting_point()
 
     async def settle(self) -> None:
         """Wait for the end of the last transaction, as the next owner of the partition does; fences the others."""
@@ -201,7 +211,7 @@ async def test_outcomes_offset_and_progress_of_a_publish_are_there_together(desk
     await desk.settle()
     assert await desk.predictions() == values(made)
     assert [letter.value for letter in await desk.dead_letters()] == [b"{broken"]
-    assert await desk.starting_point() == point(0, note)
+    assert await desk.point_after_filling() == point(0, note)
 
 
 async def test_transaction_left_open_shows_nothing_and_its_successor_ends_it(desk: Desk) -> None:
@@ -221,11 +231,11 @@ async def test_transaction_left_open_shows_nothing_and_its_successor_ends_it(des
 
     second = await desk.started()
 
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
     await second.publish([made], low_offset=5, progress=progress(6))
     await desk.settle()
     assert await desk.predictions() == values([made])
-    assert await desk.starting_point() == point(5, progress(6))
+    assert await desk.point_after_filling() == point(5, progress(6))
 
 
 async def test_prediction_that_the_broker_refuses_takes_all_of_its_publish_with_it(desk: Desk) -> None:
@@ -240,7 +250,7 @@ async def test_prediction_that_the_broker_refuses_takes_all_of_its_publish_with_
     await desk.settle()
     assert await desk.predictions() == []
     assert await desk.dead_letters() == []
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
 
 
 async def test_many_publishes_keep_their_order(desk: Desk) -> None:
@@ -251,15 +261,15 @@ async def test_many_publishes_keep_their_order(desk: Desk) -> None:
         await publisher.publish(made[i : i + 4], low_offset=i, progress=progress(i + 4))
     await desk.settle()
     assert await desk.predictions() == values(made)
-    assert await desk.starting_point() == point(36, progress(40))
+    assert await desk.point_after_filling() == point(36, progress(40))
 
 
 async def test_publish_without_outcomes_moves_the_progress(desk: Desk) -> None:
-    for low, note in ((0, progress(3, None)), (3, progress(9)), (3, progress(2**40, -5))):
+    for low, note in ((0, progress(3, None)), (3, progress(9)), (3, progress(50, -5))):
         publisher = await desk.started()
         await publisher.publish([], low_offset=low, progress=note)
         await desk.settle()
-        assert await desk.starting_point() == point(low, note)
+        assert await desk.point_after_filling() == point(low, note)
     assert await desk.predictions() == []
 
 
@@ -276,11 +286,11 @@ async def test_second_start_fences_the_first(desk: Desk) -> None:
 
     with pytest.raises(ProducerFenced):
         await first.publish(made, low_offset=7, progress=progress(8))
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
     await second.publish(made[1:], low_offset=1, progress=progress(2))
     await desk.settle()
     assert await desk.predictions() == values(made)
-    assert await desk.starting_point() == point(1, progress(2))
+    assert await desk.point_after_filling() == point(1, progress(2))
 
 
 async def test_fenced_publisher_closes_and_starts_again_as_the_owner(desk: Desk) -> None:
@@ -293,7 +303,7 @@ async def test_fenced_publisher_closes_and_starts_again_as_the_owner(desk: Desk)
         await second.publish([], low_offset=7, progress=progress(8))
     await first.publish([], low_offset=1, progress=progress(2))
     await desk.settle()
-    assert await desk.starting_point() == point(1, progress(2))
+    assert await desk.point_after_filling() == point(1, progress(2))
 
 
 async def test_owners_of_other_partitions_and_groups_are_not_fenced(desk: Desk, settings: Settings) -> None:
@@ -306,7 +316,7 @@ async def test_owners_of_other_partitions_and_groups_are_not_fenced(desk: Desk, 
             await owner.publish([], low_offset=i, progress=progress(i + 10))
         for i, one in enumerate((desk, beside, elsewhere)):
             await one.settle()
-            assert await one.starting_point() == point(i, progress(i + 10))
+            assert await one.point_after_filling() == point(i, progress(i + 10))
 
 
 async def test_publisher_that_is_not_started_or_is_closed_publishes_nothing(desk: Desk) -> None:
@@ -426,7 +436,7 @@ async def test_dead_letter_too_large_to_publish_goes_without_its_value(desk: Des
     assert "stream_fp.errors.value_omitted_bytes" not in dict(found[b"{small"].headers)
     assert len(await desk.dead_letters()) == 3
     assert await desk.predictions() == values([made, made])
-    assert await desk.starting_point() == point(2, progress(3))
+    assert await desk.point_after_filling() == point(2, progress(3))
 
 
 async def test_large_dead_letter_that_the_topic_takes_keeps_its_value(desk: Desk) -> None:
@@ -450,7 +460,7 @@ async def test_at_least_once_outcomes_are_there_and_the_consumer_commits(at_leas
     # No transaction, so nothing to wait for.
     assert await desk.predictions() == values([made])
     assert [letter.value for letter in await desk.dead_letters()] == [b"{broken"]
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
     assert await desk.consumer.committed(desk.partition) == 0
 
 
@@ -462,7 +472,7 @@ async def test_at_least_once_failure_leaves_the_progress_where_it_was(at_least_o
     too_large = prediction(record, "large_2025-07-29", notes=[noise(SMALL_LIMIT).hex()])
     with pytest.raises(MessageSizeTooLargeError):
         await publisher.publish([too_large], low_offset=5, progress=progress(6))
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
 
 
 async def test_at_least_once_dead_letter_too_large_goes_without_its_value(at_least_once_desk: Desk) -> None:
@@ -473,7 +483,7 @@ async def test_at_least_once_dead_letter_too_large_goes_without_its_value(at_lea
     (found,) = await desk.dead_letters()
     assert found.value is None
     assert "stream_fp.errors.value_omitted_bytes" in dict(found.headers)
-    assert await desk.starting_point() == point(0, progress(1))
+    assert await desk.point_after_filling() == point(0, progress(1))
 
 
 async def test_at_least_once_second_publisher_does_not_harm_the_first(at_least_once_desk: Desk) -> None:
@@ -482,7 +492,7 @@ async def test_at_least_once_second_publisher_does_not_harm_the_first(at_least_o
     await first.publish(outcomes, low_offset=0, progress=progress(1))
     await second.publish(outcomes, low_offset=1, progress=progress(2))
     await first.publish(outcomes, low_offset=2, progress=progress(3))
-    assert await at_least_once_desk.starting_point() == point(2, progress(3))
+    assert await at_least_once_desk.point_after_filling() == point(2, progress(3))
 
 
 # --------------------------------------------------------------------------------------------------- where one begins
@@ -542,3 +552,54 @@ async def lose_the_first_three_of_five(desk: Desk, published: int) -> None:
     await publisher.publish([], low_offset=1, progress=progress(published))
     await desk.settle()
     await desk.admin.delete_records({desk.partition: RecordsToDelete(before_offset=3)})
+
+
+@pytest.mark.parametrize(("offset_lost", "low_offset"), [("earliest", 0), ("latest", 2)])
+async def test_topic_made_anew_goes_on_where_the_settings_say(desk: Desk, offset_lost: str, low_offset: int) -> None:
+    await lose_all_above_two(desk)
+    with pytest.raises(OffsetLostError, match="published up to offset 9, but the partition ends at 2"):
+        await desk.starting_point()
+    assert await desk.starting_point(offset_lost=offset_lost) == StartingPoint(
+        low_offset=low_offset, published_offset=low_offset, watermark_us=None, fingerprint=None, is_new=True
+    )
+
+
+async def test_partition_whose_records_were_all_published_and_are_all_gone_goes_on(desk: Desk) -> None:
+    for _ in range(3):
+        await desk.record()
+    publisher = await desk.started()
+    await publisher.publish([], low_offset=1, progress=progress(3))
+    await desk.settle()
+    await desk.admin.delete_records({desk.partition: RecordsToDelete(before_offset=3)})
+    found = await desk.starting_point()
+    assert (found.low_offset, found.published_offset, found.is_new) == (3, 3, True)
+    assert found.watermark_us == progress(3).watermark_us
+
+
+async def lose_all_above_two(desk: Desk) -> None:
+    """Commit what a topic of the same name had before it was deleted and made anew."""
+    for _ in range(2):
+        await desk.record()
+    publisher = await desk.started()
+    await publisher.publish([], low_offset=7, progress=progress(9))
+    await desk.settle()
+
+
+async def test_committed_offset_is_not_read_while_a_transaction_is_about_to_replace_it(desk: Desk) -> None:
+    """What the coordinator has in memory may be older than what the transaction's end made valid."""
+    await desk.record()
+    first = await desk.started()
+    await first.publish([], low_offset=0, progress=progress(1))
+    producer = first._producer
+    assert producer is not None
+    await producer.begin_transaction()
+    await producer.send_offsets_to_transaction(
+        {desk.partition: OffsetAndMetadata(1, progress(2).encode())}, desk.settings.group_id
+    )
+    asked = asyncio.create_task(committed_offset(desk.admin, desk.settings.group_id, desk.partition, stable=True))
+    plain = await committed_offset(desk.admin, desk.settings.group_id, desk.partition, stable=False)
+    await asyncio.sleep(1.0)
+    assert not asked.done()
+    await producer.commit_transaction()
+    assert (await asyncio.wait_for(asked, 5)).offset == 1
+    assert plain.offset == 0

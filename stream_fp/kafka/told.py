@@ -1,0 +1,140 @@
+"""What sessions have been told: the predictions on the output topic, read back after a change of settings or model.
+
+The commit says up to where output was published, but not what the former settings made of it. The output topic does:
+every prediction names the record that brought it about. It is read from its end backwards, as far as the low offset.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from stream_fp.config import Settings
+from stream_fp.kafka.clients import new_reader
+from stream_fp.sessions import Session
+
+__all__ = ["OWED_HEADER", "SOURCE_HEADER", "Told", "find_told", "source_of"]
+
+_logger = logging.getLogger(__name__)
+
+#: Header of a prediction: ``<topic>-<partition>@<offset>`` of the record that brought it about.
+SOURCE_HEADER: Final = "stream_fp.source"
+#: Header of a prediction that was published late, after a change of settings: its source lies before those around it.
+OWED_HEADER: Final = "stream_fp.owed"
+_FIRST_SPAN: Final = 2_000
+_TIMEOUT_MS: Final = 1_000
+
+
+class _Classification(msgspec.Struct):
+    checkpoint_pct: float = 0.0
+
+
+class _Value(msgspec.Struct):
+    classification_metadata: _Classification
+
+
+_decode: Final = msgspec.json.Decoder(_Value).decode
+
+
+@dataclass(slots=True)
+class Told:
+    """Predictions of one input partition, by session."""
+
+    by_key: dict[bytes, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
+    """Offset of the record that brought it about, and checkpoint."""
+
+    def covers(self, session: Session, checkpoint_pct: float) -> bool:
+        """Tell whether a session has a prediction at this checkpoint or, as the topic may be compacted, a later one."""
+        predictions = self.by_key.get(session.id.encode(), ())
+        return any(
+            offset >= session.first_offset and told_pct >= checkpoint_pct - 1e-9 for offset, told_pct in predictions
+        )
+
+
+async def find_told(settings: Settings, partition: TopicPartition, *, since: int, n_output_partitions: int) -> Told:
+    """Read the predictions that records of an input partition brought about from offset `since` on.
+
+    Parameters
+    ----------
+    settings : Settings
+    partition : TopicPartition
+        The input partition.
+    since : int
+        Low offset: no session open now had a prediction before it.
+    n_output_partitions : int
+        Of the output topic; the output partition of the same number is read, or all where there is none.
+    """
+    topic = settings.output_topic
+    numbers = [partition.partition] if partition.partition < n_output_partitions else range(n_output_partitions)
+    told = Told()
+    reader = new_reader(settings)
+    await reader.start()
+    try:
+        for number in numbers:
+            await _read_back(reader, TopicPartition(topic, number), partition, since, told)
+    finally:
+        await reader.stop()
+    return told
+
+
+async def _read_back(
+    reader: AIOKafkaConsumer, output: TopicPartition, source: TopicPartition, since: int, told: Told
+) -> None:
+    reader.assign([output])
+    oldest = (await reader.beginning_offsets([output]))[output]
+    last = (await reader.end_offsets([output]))[output]
+    span = _FIRST_SPAN
+    while last > oldest:
+        first = max(oldest, last - span)
+        reader.seek(output, first)
+        records: list[ConsumerRecord] = []
+        while await reader.position(output) < last:
+            for some in (await reader.getmany(output, timeout_ms=_TIMEOUT_MS)).values():
+                records += [record for record in some if record.offset < last]
+        if _note(records, source, since, told):
+            return
+        _logger.info("%s[%d]: read back to offset %d", output.topic, output.partition, first)
+        last, span = first, 2 * span
+
+
+def _note(records: Iterable[ConsumerRecord], source: TopicPartition, since: int, told: Told) -> bool:
+    """Take note of the predictions of a source; return whether some were older than `since`, so that all are seen."""
+    reached = False
+    for record in records:
+        headers = dict(record.headers)
+        origin = source_of(headers.get(SOURCE_HEADER, b""))
+        if origin is None or origin[0] != source or record.value is None:
+            continue
+        offset = origin[1]
+        if offset < since:
+            reached |= OWED_HEADER not in headers
+            continue
+        try:
+            checkpoint_pct = _decode(record.value).classification_metadata.checkpoint_pct
+        except msgspec.MsgspecError:
+            continue  # not ours, whatever its header says
+        told.by_key[record.key].append((offset, checkpoint_pct))
+    return reached
+
+
+def source_of(header: bytes) -> tuple[TopicPartition, int] | None:
+    """Read the header that names the record behind a prediction; None where it is none of ours.
+
+    Examples
+    --------
+    >>> source_of(b"session-events-3@17")
+    (TopicPartition(topic='session-events', partition=3), 17)
+    >>> source_of(b"elsewhere") is None
+    True
+    """
+    place, _, offset = header.decode("utf-8", "replace").rpartition("@")
+    topic, _, partition = place.rpartition("-")
+    if not (topic and partition.isdecimal() and offset.isdecimal()):
+        return None
+    return TopicPartition(topic, int(partition)), int(offset)
