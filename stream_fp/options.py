@@ -12,15 +12,21 @@ import msgspec
 
 from stream_fp.config import ENV_PREFIX, Secret, Settings, load_settings, misspelt_variables
 
-__all__ = ["ENGINE_SETTINGS", "setting_options", "settings_from"]
+__all__ = ["ENGINE_SETTINGS", "TOPIC_SETTINGS", "setting_options", "settings_from"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: What decides over predictions; replay takes these and leaves out everything about Kafka.
+#: What decides over predictions.
 ENGINE_SETTINGS: Final = (
     "model_path", "checkpoints", "completion", "distance_metric", "confidence_method", "assignment", "min_events",
     "timezone", "grace_s", "idle_timeout_s", "max_open_sessions", "max_events_per_session", "max_buffered_bytes",
     "max_record_bytes",
+)  # fmt: skip
+
+#: What it takes to read the input topic.
+TOPIC_SETTINGS: Final = (
+    "bootstrap_servers", "input_topic", "request_timeout_s", "security_protocol", "sasl_mechanism", "sasl_username",
+    "sasl_password_file", "ssl_ca_file", "ssl_cert_file", "ssl_key_file",
 )  # fmt: skip
 
 

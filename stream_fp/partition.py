@@ -201,7 +201,9 @@ class PartitionWorker:
             clock=time.perf_counter_ns,
         )
         if point.is_new:
-            note = Progress(published=point.published_offset, watermark_us=None, fingerprint=self._fingerprint)
+            note = Progress(
+                published=point.published_offset, watermark_us=point.watermark_us, fingerprint=self._fingerprint
+            )
             await publisher.publish([], point.low_offset, note)
         self._committed_low_offset = point.low_offset
         self._committed_position = point.published_offset

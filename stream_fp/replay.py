@@ -1,7 +1,8 @@
 """Replay: recorded sessions through the same engine that runs live, predictions out as JSON Lines.
 
-Files stand for partitions: each file of messages is one, read in order, and each session document is one of its own.
-The lines are the values that the live service publishes for the same records, byte for byte.
+From a topic, partition by partition, or from files, which stand for partitions: each file of messages is one, read in
+order, and each session document is one of its own. The lines are the values that the live service publishes for the
+same records, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.errors import DocumentError
 from stream_fp.files import find_files, read_records
-from stream_fp.messages import Prediction, encode_prediction
+from stream_fp.kafka.history import TopicHistory
+from stream_fp.messages import Prediction, Record, encode_prediction
 from stream_fp.outcomes import Counts, DeadLetter, Published
 from stream_fp.predictor import Predictor
 
-__all__ = ["ReplaySummary", "replay_files"]
+__all__ = ["ReplaySummary", "replay_files", "replay_topic"]
 
 
 @dataclass(slots=True)
@@ -28,6 +30,7 @@ class ReplaySummary:
 
     counts: Counts = field(default_factory=Counts)
     n_files: int = 0
+    """Files, or partitions of a topic."""
     unreadable: list[str] = field(default_factory=list)
     dead_letters: list[str] = field(default_factory=list)
     """The first few, each with its place."""
@@ -85,26 +88,84 @@ def replay_files(
     return summary
 
 
+async def replay_topic(
+    classifier: Classifier,
+    settings: Settings,
+    write: Callable[[bytes], object],
+    *,
+    from_us: int | None = None,
+    to_us: int | None = None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
+) -> ReplaySummary:
+    """Replay the input topic that the settings name, one partition after the other.
+
+    Joins no group and commits nothing; ends at what the topic held at the start.
+
+    Parameters
+    ----------
+    classifier : Classifier
+    settings : Settings
+    write : callable
+        Gets each prediction as one line with its line end.
+    from_us, to_us : int, optional
+        Only records whose Kafka time stamp (microseconds since 1970) is at or after the one and before the other.
+    progress : callable
+        Called now and then with offsets done and offsets in all.
+
+    Raises
+    ------
+    ServiceError
+        When the brokers cannot be reached, or there is no such topic.
+    """
+    summary = ReplaySummary()
+    async with TopicHistory(settings) as history:
+        spans = await history.spans(from_us, to_us)
+        summary.n_files = len(spans)
+        total, done = sum(span.end - span.first for span in spans), 0
+        for span in spans:
+            engine = _new_engine(classifier, settings)
+            place = f"{span.partition.topic}[{span.partition.partition}]"
+            async for records in history.read(span):
+                for record in records:
+                    for prediction in _apply(engine, record, summary, f"{place}@{record.offset}"):
+                        write(encode_prediction(prediction) + b"\n")
+                        summary.predictions.append(prediction)
+                progress(done + records[-1].offset + 1 - span.first, total)
+            engine.close()
+            summary.counts = summary.counts + engine.counts
+            done += span.end - span.first
+            progress(done, total)
+    return summary
+
+
 def _replay_file(
     path: Path, classifier: Classifier, settings: Settings, summary: ReplaySummary
 ) -> Iterator[Prediction]:
+    engine = _new_engine(classifier, settings)
+    try:
+        for record in read_records(path):
+            yield from _apply(engine, record, summary, f"{path}:{record.offset + 1}")
+        engine.close()
+    finally:
+        summary.counts = summary.counts + engine.counts
+
+
+def _new_engine(classifier: Classifier, settings: Settings) -> Engine:
     library = classifier.library
-    engine = Engine(
+    return Engine(
         Predictor(classifier),
         settings.engine_settings(),
         schedules=library.schedules,
         typical_events=library.typical_events,
     )
-    try:
-        for record in read_records(path):
-            for outcome in engine.process(record):
-                match outcome:
-                    case Published():
-                        yield outcome.prediction
-                    case DeadLetter() if len(summary.dead_letters) < _N_DEAD_LETTERS_SHOWN:
-                        summary.dead_letters.append(f"{path}:{record.offset + 1}: {outcome.message}")
-                    case DeadLetter():
-                        pass
-        engine.close()
-    finally:
-        summary.counts = summary.counts + engine.counts
+
+
+def _apply(engine: Engine, record: Record, summary: ReplaySummary, place: str) -> Iterator[Prediction]:
+    for outcome in engine.process(record):
+        match outcome:
+            case Published():
+                yield outcome.prediction
+            case DeadLetter() if len(summary.dead_letters) < _N_DEAD_LETTERS_SHOWN:
+                summary.dead_letters.append(f"{place}: {outcome.message}")
+            case DeadLetter():
+                pass

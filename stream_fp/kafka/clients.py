@@ -29,13 +29,13 @@ def new_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def new_reader(settings: Settings) -> AIOKafkaConsumer:
+def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -> AIOKafkaConsumer:
     """Return a consumer of no group, not started: it reads what it is pointed at and commits nothing."""
     return AIOKafkaConsumer(
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
-        isolation_level="read_committed",
+        isolation_level=isolation_level,
         max_partition_fetch_bytes=max(2**20, 2 * settings.max_record_bytes),
         **_connection(settings),
     )

@@ -70,26 +70,25 @@ async def find_told(settings: Settings, partition: TopicPartition, *, since: int
     n_output_partitions : int
         Of the output topic; the output partition of the same number is read, or all where there is none.
     """
-    topic = settings.output_topic
     numbers = [partition.partition] if partition.partition < n_output_partitions else range(n_output_partitions)
+    outputs = [TopicPartition(settings.output_topic, number) for number in numbers]
     told = Told()
-    reader = new_reader(settings)
-    await reader.start()
-    try:
-        for number in numbers:
-            await _read_back(reader, TopicPartition(topic, number), partition, since, told)
-    finally:
-        await reader.stop()
+    # To the very end, not only to where the oldest open transaction begins: behind one of another input partition there
+    # may be committed predictions of ours. The reader waits there until it has ended.
+    async with new_reader(settings, isolation_level="read_uncommitted") as looker:
+        ends = await looker.end_offsets(outputs)
+    async with new_reader(settings) as reader:
+        for output in outputs:
+            await _read_back(reader, output, ends[output], told, source=partition, since=since)
     return told
 
 
 async def _read_back(
-    reader: AIOKafkaConsumer, output: TopicPartition, source: TopicPartition, since: int, told: Told
+    reader: AIOKafkaConsumer, output: TopicPartition, end: int, told: Told, *, source: TopicPartition, since: int
 ) -> None:
     reader.assign([output])
     oldest = (await reader.beginning_offsets([output]))[output]
-    last = (await reader.end_offsets([output]))[output]
-    span = _FIRST_SPAN
+    last, span = end, _FIRST_SPAN
     while last > oldest:
         first = max(oldest, last - span)
         reader.seek(output, first)

@@ -10,7 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from stream_fp.config import Settings
 from stream_fp.errors import TopicMissingError
 
-__all__ = ["ensure_topics"]
+__all__ = ["ensure_topics", "topic_layouts"]
 
 _logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[
     TopicMissingError
         When a topic is missing and may not be created.
     """
-    layouts = await _layouts(admin)
+    layouts = await topic_layouts(admin)
     if settings.input_topic not in layouts:
         raise TopicMissingError(settings.input_topic, "input_topic")
     n_input, n_replicas = layouts[settings.input_topic]
@@ -47,7 +47,7 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[
     return {topic: n for topic, (n, _) in layouts.items()}
 
 
-async def _layouts(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
+async def topic_layouts(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:
     """Return number of partitions and of replicas by topic."""
     # Asking for all topics creates none, even where the broker creates what it is asked for by name.
     names = await admin.list_topics()

@@ -1,7 +1,8 @@
 """Sidecar files: the prediction beside the session's other artifacts, whole or not at all.
 
 A sidecar is written to a temporary file in the same folder, flushed to disk and renamed over the old one, so that a
-reader or a crash never sees half of it; writing the same prediction again gives the same bytes.
+reader or a crash never sees half of it; writing the same prediction again gives the same bytes. It never goes back to
+an earlier checkpoint: a process that was paused, and wakes up when others have long gone on, must not undo their work.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+
+import msgspec
 
 __all__ = ["SIDECAR_NAME", "check_writable", "session_dir_name", "write_atomically", "write_session_sidecar"]
 
@@ -45,18 +49,52 @@ def session_dir_name(session_id: str) -> str:
 def write_session_sidecar(sidecar_dir: Path, session_id: str, content: bytes) -> Path:
     """Write ``<sidecar_dir>/<session id>/session_fingerprint.json`` and return its path.
 
+    A prediction of the same model at a later checkpoint that is there already stays.
+
     Raises
     ------
     OSError
         When the folder cannot be made or written.
     """
     path = sidecar_dir / session_dir_name(session_id) / SIDECAR_NAME
-    write_atomically(path, content)
+    write_atomically(path, content, unless=lambda: _has_later(path, content))
     return path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+class _Classification(msgspec.Struct):
+    checkpoint_pct: float
+    model_version: str
+
+
+class _Sidecar(msgspec.Struct):
+    session_id: str
+    classification_metadata: _Classification
+
+
+_decode: Final = msgspec.json.Decoder(_Sidecar).decode
+
+
+def _has_later(path: Path, content: bytes) -> bool:
+    try:
+        old, new = _decode(path.read_bytes()), _decode(content)
+    except (OSError, msgspec.MsgspecError):
+        return False
+    return (
+        old.session_id == new.session_id
+        and old.classification_metadata.model_version == new.classification_metadata.model_version
+        and old.classification_metadata.checkpoint_pct > new.classification_metadata.checkpoint_pct
+    )
+
+
+def write_atomically(path: Path, content: bytes, *, unless: Callable[[], bool] = lambda: False) -> None:
     """Write a file whole or not at all, and on disk when this returns; folders are made as needed.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    unless : callable
+        Asked at the last moment; the old file stays where it says so.
 
     Raises
     ------
@@ -71,6 +109,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)
+        if unless():
+            Path(temporary).unlink()
+            return
         Path(temporary).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

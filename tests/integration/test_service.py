@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord
+from aiokafka import ConsumerRecord
 
 from offline.simulate import interleave, simulate_sessions
 from stream_fp.config import Settings
@@ -25,11 +25,9 @@ from stream_fp.service import load_classifier
 from stream_fp.sinks.sidecar import SIDECAR_NAME
 from tests.conftest import TopicFactory
 from tests.support.builders import write_tiny_library
-from tests.support.service import ServiceProcess, running_service
+from tests.support.service import running_service
+from tests.support.topics import LARGE, Keyed, consumed, consumed_up_to_end, publish_all, read_all
 
-Keyed = tuple[bytes | None, bytes | None]
-
-LARGE = 4 * 2**20
 SESSION = b"NY_AM_2025-07-29"
 BAD: dict[str, Keyed] = {
     "broken JSON": (SESSION, b'{"timestamp": "2025-07-29T'),
@@ -242,48 +240,7 @@ async def test_missing_input_topic_ends_with_one_readable_line(setup: Setup, tmp
 
 
 async def publish(setup: Setup, records: Iterable[Keyed]) -> None:
-    """Publish records in order; those of one key keep it."""
-    async with AIOKafkaProducer(bootstrap_servers=setup.broker, max_request_size=LARGE) as producer:
-        sent = [await producer.send(setup.topic, key=key, value=value) for key, value in records]
-        await asyncio.gather(*sent)
-
-
-async def consumed(service: ServiceProcess, n_records: int) -> None:
-    """Wait until the service has accounted for so many records."""
-    async with asyncio.timeout(30):
-        while await service.total("stream_fp_records_consumed_total") < n_records:
-            await asyncio.sleep(0.05)
-
-
-async def consumed_up_to_end(service: ServiceProcess) -> None:
-    """Wait until every partition that the service owns has been read up to its end, and that is committed."""
-    async with asyncio.timeout(30):
-        quiet = 0
-        while quiet < 3:
-            samples = await service.metrics()
-            lags = [value for (name, _), value in samples.items() if name == "stream_fp_position_lag_records"]
-            owned = samples["stream_fp_assigned_partitions", frozenset()]
-            quiet = quiet + 1 if len(lags) == owned > 0 and sum(lags) == 0 else 0
-            await asyncio.sleep(0.1)
-
-
-async def read_all(broker: str, topic: str) -> list[ConsumerRecord]:
-    """Read a topic up to its end, committed records only."""
-    consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=broker, auto_offset_reset="earliest", isolation_level="read_committed",
-        max_partition_fetch_bytes=LARGE,
-    )  # fmt: skip
-    await consumer.start()
-    found: list[ConsumerRecord] = []
-    try:
-        partitions = list(consumer.assignment())
-        ends = await consumer.end_offsets(partitions)
-        while any([await consumer.position(p) < ends[p] for p in partitions]):
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                found += records
-    finally:
-        await consumer.stop()
-    return found
+    await publish_all(setup.broker, setup.topic, records)
 
 
 def replayed(setup: Setup, records: Sequence[ConsumerRecord]) -> list[bytes]:

@@ -32,7 +32,7 @@ from stream_fp.predictor import Forecast
 from stream_fp.times import format_us
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -212,6 +212,7 @@ def make_engine(
     typical_events: dict[str, float] | None = None,
     published_offset: int = 0,
     watermark_us: int | None = None,
+    already_told: Callable[[Session, float], bool] | None = None,
     **settings: Any,  # noqa: ANN401 - fields of `EngineSettings`
 ) -> Engine:
     """Build an engine with the default schedules; further arguments are fields of its settings."""
@@ -222,6 +223,7 @@ def make_engine(
         typical_events={} if typical_events is None else typical_events,
         published_offset=published_offset,
         watermark_us=watermark_us,
+        already_told=already_told,
     )
 
 

@@ -10,13 +10,13 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["Samples", "ServiceProcess", "free_port", "running_service"]
+__all__ = ["Samples", "ServiceProcess", "free_port", "running_service", "start_service"]
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -90,18 +90,29 @@ class ServiceProcess:
         return self.log.read_text("utf-8", "replace")
 
 
+async def start_service(
+    log: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] | None = None,
+) -> ServiceProcess:
+    """Start `stream-fp run` (or another `program` that takes its arguments) on a free HTTP port."""
+    port = free_port()
+    command = [*(program or (sys.executable, "-m", "stream_fp")), "run"]
+    with log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, "--http-host", "127.0.0.1", "--http-port", str(port), *arguments,
+            stdout=output, stderr=output, env={**os.environ, **(environment or {})},
+        )  # fmt: skip
+    return ServiceProcess(process, port, log)
+
+
 @contextlib.asynccontextmanager
 async def running_service(
     log: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[ServiceProcess]:
-    """Start `stream-fp run` with these arguments on a free HTTP port; it is killed in the end."""
-    port = free_port()
-    with log.open("ab") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "stream_fp", "run", "--http-host", "127.0.0.1", "--http-port", str(port), *arguments,
-            stdout=output, stderr=output, env={**os.environ, **(environment or {})},
-        )  # fmt: skip
-    service = ServiceProcess(process, port, log)
+    """Start `stream-fp run` as `start_service` does; it is killed in the end."""
+    service = await start_service(log, *arguments, environment=environment)
     try:
         yield service
     finally:

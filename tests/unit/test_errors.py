@@ -15,6 +15,7 @@ from stream_fp.errors import (
     OffsetLostError,
     RecordDecodeError,
     RecordInvalidError,
+    StalledError,
     StreamFpError,
     TopicMissingError,
 )
@@ -36,7 +37,8 @@ EXAMPLES = (
     RecordInvalidError("expected a key"),
     DocumentError("file.json", "expected a list"),
     TopicMissingError("session-events", "input_topic"),
-    OffsetLostError("session-events", 3, 17, 40),
+    OffsetLostError("session-events", 3, committed=17, published=40, oldest=38, end=50),
+    StalledError({"session-events[3]": "no progress for 300 s"}, 300.0),
 )
 
 

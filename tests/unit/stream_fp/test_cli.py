@@ -230,7 +230,7 @@ def test_secret_in_the_environment_is_not_in_what_is_printed() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["no-such-command"], ["run", "--no-such-flag"], ["run", "extra"], ["replay"], []],
+    [["no-such-command"], ["run", "--no-such-flag"], ["run", "extra"], ["replay", "--to", "soon"], []],
     ids=" ".join,
 )
 def test_wrong_command_line_is_explained(stream_fp: CommandLine, arguments: list[str]) -> None:
@@ -256,10 +256,10 @@ def test_version_is_printed(stream_fp: CommandLine) -> None:
     assert stream_fp("--version").output.decode().split() == ["stream-fp,", "version", __version__]
 
 
-def test_help_of_replay_leaves_out_kafka(stream_fp: CommandLine) -> None:
+def test_help_of_replay_offers_to_read_kafka_and_not_to_write_it(stream_fp: CommandLine) -> None:
     text = stream_fp("replay", "--help").output.decode()
-    assert "--model-path" in text
-    assert "--input-topic" not in text
+    assert {"--model-path", "--input-topic", "--from", "--to"} <= set(text.split())
+    assert not {"--output-topic", "--group-id", "--delivery"} & set(text.split())
 
 
 # -------------------------------------------------------------------------------------------------------------- check

@@ -38,7 +38,8 @@ WRONG = [
     ("grace_s", "inf"), ("idle_timeout_s", "0"),
     ("max_open_sessions", "0"), ("max_events_per_session", "-5"), ("max_buffered_bytes", "1GB"),
     ("max_record_bytes", str(2**30)),
-    ("http_port", "65536"), ("http_port", "-1"), ("stall_timeout_s", "0"), ("shutdown_grace_s", "0"),
+    ("http_port", "65536"), ("http_port", "-1"), ("stall_timeout_s", "0"), ("stall_exit_s", "0"),
+    ("shutdown_grace_s", "0"),
     ("log_level", "debug"),
 ]  # fmt: skip
 #: As TOML writes them; a file says `true` and 1.5 itself, so a text in their place is a mistake.
@@ -194,6 +195,11 @@ def test_setting_without_a_wrong_value_above_takes_any_text(name: str) -> None:
     kind = msgspec.inspect.type_info(FIELDS[name].type)
     kind = kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
     assert isinstance(kind, msgspec.inspect.StrType | msgspec.inspect.CustomType)
+
+
+def test_stall_that_ends_the_service_before_it_is_reported_is_refused() -> None:
+    error = refused({"stall_exit_s": "30"})
+    assert str(error) == "setting `stall_exit_s` (command line): expected at least `stall_timeout_s` = 60, got 30"
 
 
 @pytest.mark.parametrize("checkpoints", ["25", "50", "25,50", "25,30,35,40,45,50", "33.3"])

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_fp.checks import MAX_SESSION_ID_LENGTH
+from stream_fp.engine import Engine
 from stream_fp.outcomes import DeadLetter, Published
-from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION
+from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_EVENT_ID, BYTES_PER_SESSION
 from stream_fp.times import MINUTE_US
 from tests.support.builders import (
     SESSION_ID,
     Record,
     RecordingForecaster,
+    describe,
     end,
     event,
     make_engine,
@@ -521,3 +523,117 @@ def test_memory_is_the_events_of_open_sessions_without_grace_too(stream: list[di
     run(engine, records(stream))
     engine.close()
     assert (engine.n_open_sessions, engine.n_buffered_events) == (0, 0)
+
+
+# ----------------------------------------------------------------------------------------------------- what comes twice
+
+
+def test_event_that_comes_twice_under_one_id_is_counted_once() -> None:
+    messages = [event(minute=minute, event_id=f"e{minute}") for minute in range(5)]
+    once, twice = RecordingForecaster(), RecordingForecaster()
+    stream = records([*messages, event(minute=46)])
+    again = records([*messages, *messages, messages[0], event(minute=46)])
+    first, second = make_engine(once), make_engine(twice)
+    run(first, stream)
+    run(second, again)
+    assert len(once.seen) == len(twice.seen) == 1
+    assert once.seen[0].times_us.tolist() == twice.seen[0].times_us.tolist()
+    assert second.counts.ignored == {"repeated": 6}
+    assert second.counts.reconciles
+
+
+def test_event_that_comes_twice_does_not_count_towards_completion() -> None:
+    engine = make_engine()
+    outcomes = run(
+        engine,
+        records(
+            [start(expected_events=20), *(event(minute=1, event_id=7) for _ in range(50)), event(minute=2, event_id=8)]
+        ),
+    )
+    assert outcomes == []
+    assert engine.n_buffered_events == 2
+
+
+def test_events_without_an_id_are_all_counted() -> None:
+    engine = make_engine()
+    run(engine, records([event(minute=1) for _ in range(4)]))
+    assert engine.n_buffered_events == 4
+    assert engine.counts.ignored == {}
+
+
+def test_id_of_a_session_means_nothing_in_another_or_after_its_end() -> None:
+    engine = make_engine()
+    run(engine, records([event(event_id=1), event(OTHER, event_id=1), end(), event(event_id=1)]))
+    assert engine.counts.ignored == {}
+
+
+@pytest.mark.parametrize("event_id", ["x" * 65, 1.5, True, ["x"], {}])
+def test_event_id_of_another_kind_is_a_dead_letter(event_id: object) -> None:
+    (outcome,) = run(make_engine(), records([event(event_id=event_id)]))
+    assert isinstance(outcome, DeadLetter)
+    assert "$.event_id" in outcome.message
+
+
+def test_memory_of_event_ids_is_counted_bounded_and_given_back() -> None:
+    engine = make_engine(max_events_per_session=10)
+    without = make_engine(max_events_per_session=10)
+    run(engine, records([event(minute=1, event_id=i) for i in range(50)]))
+    run(without, records([event(minute=1) for _ in range(50)]))
+    assert engine.n_buffered_bytes - without.n_buffered_bytes == 10 * BYTES_PER_EVENT_ID
+    run(engine, [record(50, event(minute=50, event_id=50))])  # the last checkpoint: events are let go
+    assert engine.n_buffered_events == 0
+    assert engine.n_buffered_bytes == BYTES_PER_SESSION
+
+
+# -------------------------------------------------------------------------------------- settings that changed meanwhile
+
+
+def owed_by(engine: Engine, stream: list[Record], published: int) -> list[tuple[str, float]]:
+    assert run(engine, stream[:published]) == []
+    outcomes = engine.speak()
+    assert all(isinstance(outcome, Published) and outcome.is_owed for outcome in outcomes)
+    return [
+        (outcome.prediction.session_id, outcome.prediction.classification_metadata.checkpoint_pct)
+        for outcome in outcomes
+        if isinstance(outcome, Published)
+    ]
+
+
+def test_checkpoint_crossed_before_the_published_offset_is_owed_where_nobody_was_told() -> None:
+    stream = records([*(event(minute=minute) for minute in range(40, 50)), event(minute=60)])
+    engine = make_engine(published_offset=11, already_told=lambda *_: False)
+    assert owed_by(engine, stream, 11) == [(SESSION_ID, 30.0)]
+    assert engine.counts.predictions == 1
+    assert engine.counts.consumed == 0
+    assert engine.n_rebuilt == 11
+
+
+def test_owed_prediction_is_the_one_that_the_record_would_have_brought_about() -> None:
+    stream = records([*(event(minute=minute, price=100.0 + minute) for minute in range(40, 50))])
+    (live,) = run(make_engine(), stream)
+    engine = make_engine(published_offset=10, already_told=lambda *_: False)
+    run(engine, stream)
+    (owed,) = engine.speak()
+    assert describe(owed) == describe(live)
+
+
+def test_nothing_is_owed_to_who_was_told_or_is_gone() -> None:
+    stream = records([*(event(minute=minute) for minute in range(40, 50)), end()])
+    assert owed_by(make_engine(published_offset=10, already_told=lambda *_: True), stream, 10) == []
+    assert owed_by(make_engine(published_offset=11, already_told=lambda *_: False), stream, 11) == []
+    assert owed_by(make_engine(published_offset=10), stream, 10) == []
+
+
+def test_owed_prediction_is_not_made_again_by_later_records() -> None:
+    stream = records([*(event(minute=minute) for minute in range(40, 60))])
+    engine = make_engine(published_offset=10, already_told=lambda *_: False)
+    assert len(owed_by(engine, stream, 10)) == 1
+    assert run(engine, stream[10:]) == []
+
+
+def test_first_record_that_counts_brings_what_is_owed_with_it() -> None:
+    stream = records([*(event(minute=minute) for minute in range(40, 50))])
+    engine = make_engine(published_offset=9, already_told=lambda *_: False)
+    (outcome,) = run(engine, stream)
+    assert isinstance(outcome, Published)
+    assert outcome.is_owed

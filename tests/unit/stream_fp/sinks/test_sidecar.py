@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream_fp.messages import encode_prediction
 from stream_fp.sinks.sidecar import (
     SIDECAR_NAME,
     check_writable,
@@ -15,6 +16,7 @@ from stream_fp.sinks.sidecar import (
     write_atomically,
     write_session_sidecar,
 )
+from tests.support.builders import make_prediction
 
 hostile_ids = st.text(min_size=1, max_size=300) | st.lists(
     st.sampled_from(("..", ".", "/", "\\", "~", "\x00", "etc", "%2e", "C:", "\n", "\u202e")), min_size=1, max_size=12
@@ -134,3 +136,33 @@ def test_path_below_a_file_is_not_writable(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError, match="Not a directory"):
         check_writable(tmp_path / "file" / "b")
+
+
+def sidecar(checkpoint_pct: float, *, model_version: str = "1", session_id: str = "S") -> bytes:
+    prediction = make_prediction(session_id=session_id, checkpoint_pct=checkpoint_pct, model_version=model_version)
+    return encode_prediction(prediction)
+
+
+def test_sidecar_of_a_later_checkpoint_is_not_undone_by_an_earlier_one(tmp_path: Path) -> None:
+    later, earlier = sidecar(50), sidecar(30)
+    path = write_session_sidecar(tmp_path, "S", later)
+    write_session_sidecar(tmp_path, "S", earlier)
+    assert path.read_bytes() == later
+    assert names_in(path.parent) == [SIDECAR_NAME]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (sidecar(30), sidecar(50)),
+        (sidecar(50), sidecar(30, model_version="2")),
+        (sidecar(50, session_id="T"), sidecar(30)),
+        (b"{half of a sidec", sidecar(30)),
+        (b"", sidecar(30)),
+    ],
+    ids=["later checkpoint", "other model", "other session", "broken", "empty"],
+)
+def test_sidecar_replaces_what_is_no_later_word_on_the_same(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = write_session_sidecar(tmp_path, "S", old)
+    write_session_sidecar(tmp_path, "S", new)
+    assert path.read_bytes() == new

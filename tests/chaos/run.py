@@ -1,0 +1,338 @@
+"""One chaos run: publish a stream, let faults happen while it flows, and compare what readers see with a replay.
+
+Consumers and brokers are real processes. The stream is published at a pace that follows the faults, so that something
+flows whenever something breaks. In the end all brokers are up, whoever is left of the
+consumers catches up and is asked to end, and the topics are judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from aiokafka import ConsumerRecord
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+from confluent_kafka import Producer
+
+from offline.artifacts import write_library
+from offline.dataset import load_dataset
+from offline.train import train
+from stream_fp.config import Settings
+from stream_fp.engine import Engine
+from stream_fp.kafka.clients import new_admin
+from stream_fp.kafka.history import TopicHistory
+from stream_fp.kafka.offsets import committed_offset
+from stream_fp.kafka.progress import Progress
+from stream_fp.outcomes import DeadLetter
+from stream_fp.predictor import Predictor
+from stream_fp.service import load_classifier
+from stream_fp.sinks.sidecar import SIDECAR_NAME
+from tests.chaos.faults import FAULTS, Fault, Scene, fault_sequence
+from tests.chaos.fleet import Fleet, running_fleet
+from tests.chaos.stream import Keyed, chaos_stream, training_sessions
+from tests.chaos.verdict import Report, compare, compare_sidecars, read_sidecars
+from tests.support.local_kafka import LocalKafka
+
+__all__ = ["Plan", "run_chaos"]
+
+N_PARTITIONS: Final = 8
+CHECKPOINTS: Final = "30,50"
+#: What a fault's share of the stream is spread over; faults last from nothing to a dozen seconds.
+_SHARE_S: Final = 4.0
+#: Between the end of one fault and the next.
+_CALM_S: Final = (0.2, 1.5)
+_CATCH_UP_S: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to happen; all of it follows from the seed, but for what the operating system's scheduler adds."""
+
+    seed: int
+    n_faults: int
+    n_sessions: int
+    faults: tuple[Fault, ...] = FAULTS
+    delivery: str = "exactly-once"
+    program: tuple[str, ...] | None = None
+    """What to run instead of `stream-fp`: a service with a fault of its own."""
+    session_timeout_s: float = 4.0
+
+
+@dataclass(slots=True)
+class _Feed:
+    """How far the stream may be published, and how far it has been."""
+
+    records: Sequence[Keyed]
+    allowed: float = 0.0
+    n_sent: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Run a plan on a cluster that runs; return what it came to.
+
+    Parameters
+    ----------
+    kafka : LocalKafka
+        Its nodes are killed and started again; all run in the end.
+    plan : Plan
+    folder : Path
+        For the model, the sidecars and the logs.
+    say : callable
+        Gets a line now and then.
+    """
+    started_s = time.monotonic()
+    rng = random.Random(plan.seed)
+    records = chaos_stream(plan.n_sessions, seed=plan.seed)
+    model = _train(folder, plan.seed)
+    name = f"chaos-{plan.seed}-{time.monotonic_ns() % 10**9}"
+    settings = Settings(
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=name,
+        input_topic=f"{name}-events",
+        output_topic=f"{name}-fingerprints",
+        dead_letter_topic=f"{name}-dlq",
+        model_path=str(model),
+        checkpoints=tuple(float(checkpoint) for checkpoint in CHECKPOINTS.split(",")),
+        sidecar_dir=str(folder / "sidecars"),
+    )
+    await _create_topic(settings, len(kafka.node_ids))
+    fleet = Fleet(_arguments(settings, plan), folder / "logs", plan.program)
+    feed = _Feed(records)
+    scene = Scene(
+        fleet=fleet,
+        kafka=kafka,
+        rng=rng,
+        session_timeout_s=plan.session_timeout_s,
+        transactional_ids=tuple(f"{name}-{settings.input_topic}-{partition}" for partition in range(N_PARTITIONS)),
+    )
+    say(f"{len(records)} records of {plan.n_sessions} sessions, {plan.n_faults} faults, {len(kafka.node_ids)} brokers")
+    report = Report()
+    async with running_fleet(fleet):
+        await fleet.scale_to({0, 1})
+        async with _feeding(feed, settings):
+            happened = await _let_faults_happen(scene, plan, feed, say)
+        report.note("records not published", feed.failures)
+        say("all faults are over; catching up")
+        report.note("partitions that did not catch up", await _behind_after(settings, _CATCH_UP_S))
+        # A last look at the books, then an end in good order.
+        await asyncio.sleep(1.0)
+        await fleet.scale_to(set())
+    flowed_s = time.monotonic() - started_s
+    say("comparing with a replay of the topic")
+    await _judge(report, settings, folder, fleet)
+    report.figures = {
+        "seed": plan.seed,
+        "brokers": len(kafka.node_ids),
+        "records": len(records),
+        "sessions": len({key for key, _ in records if key}),
+        "faults": dict(happened),
+        "consumer processes started": fleet.n_started,
+        "consumer processes that ended by themselves": dict(fleet.exits),
+        **report.figures,
+        "scrapes whose books reconcile": fleet.n_scrapes - len(fleet.irreconcilable),
+        "seconds": round(flowed_s),
+    }
+    return report
+
+
+def _train(folder: Path, seed: int) -> Path:
+    history = folder / "history.jsonl"
+    history.write_bytes(b"\n".join(msgspec.json.encode(message) for message in training_sessions(140, seed=seed)))
+    model = folder / "v1.0.0"
+    write_library(train(load_dataset(history), model_version="1.0.0", n_archetypes=4, seed=seed), model)
+    return model
+
+
+def _arguments(settings: Settings, plan: Plan) -> tuple[str, ...]:
+    return (
+        "--session-fingerprinting", "--bootstrap-servers", settings.bootstrap_servers,
+        "--group-id", settings.group_id, "--input-topic", settings.input_topic,
+        "--output-topic", settings.output_topic, "--dead-letter-topic", settings.dead_letter_topic,
+        "--model-path", settings.model_path, "--sidecar-dir", settings.sidecar_dir,
+        "--checkpoints", CHECKPOINTS, "--delivery", plan.delivery,
+        # Short, so that a run sees many of them; what is broken must not only be mended by patience.
+        "--session-timeout-s", f"{plan.session_timeout_s:g}", "--transaction-timeout-s", "10",
+        "--request-timeout-s", "6", "--commit-interval-s", "0.3",
+        "--stall-timeout-s", "20", "--stall-exit-s", "60",
+    )  # fmt: skip
+
+
+async def _create_topic(settings: Settings, n_nodes: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(settings.input_topic, N_PARTITIONS, n_nodes)])
+    finally:
+        await admin.close()
+
+
+async def _let_faults_happen(scene: Scene, plan: Plan, feed: _Feed, say: Callable[[str], None]) -> Counter[str]:
+    rng, happened = scene.rng, Counter[str]()
+    sequence = fault_sequence(plan.n_faults, rng, plan.faults)
+    share = len(feed.records) / (len(sequence) + 1)
+    feed.allowed = share
+    await asyncio.sleep(3.0)  # for the first to join
+    for number, fault in enumerate(sequence, 1):
+        feed.allowed = share * (number + 1)
+        await asyncio.sleep(rng.uniform(*_CALM_S))
+        say(f"fault {number}/{len(sequence)}: {fault.__name__}; {feed.n_sent} records published")
+        await fault(scene)
+        happened[fault.__name__] += 1
+    feed.allowed = len(feed.records)
+    return happened
+
+
+@contextlib.asynccontextmanager
+async def _feeding(feed: _Feed, settings: Settings) -> AsyncIterator[None]:
+    """Publish the stream beside the body, and the rest of it in the end."""
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            # Not idempotent: one of those was seen to wait for ever after a broker's restart (librdkafka 2.x). A record
+            # that a retry repeats is just one more of what real producers do; what counts is what lies on the topic.
+            "enable.idempotence": False,
+            "max.in.flight.requests.per.connection": 1,
+            "acks": "all",
+            "linger.ms": 5,
+            "message.timeout.ms": 300_000,
+            "reconnect.backoff.max.ms": 1_000,
+            "log_level": 0,
+        }
+    )
+
+    def delivered(error: object, _message: object) -> None:
+        if error is not None:
+            feed.failures.append(str(error))
+
+    async def publish() -> None:
+        pace = len(feed.records) / 50 if not feed.allowed else feed.allowed / _SHARE_S
+        while feed.n_sent < len(feed.records):
+            burst = max(1, int(pace * 0.05))
+            until = min(int(feed.allowed), feed.n_sent + burst)
+            for key, value in feed.records[feed.n_sent : until]:
+                producer.produce(settings.input_topic, value=value, key=key, on_delivery=delivered)
+            feed.n_sent = max(feed.n_sent, until)
+            producer.poll(0)
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(publish())
+    try:
+        yield
+        await task
+        if n_left := await asyncio.to_thread(producer.flush, 60.0):
+            feed.failures.append(f"{n_left} never acknowledged")
+    finally:
+        task.cancel()
+
+
+async def _behind_after(settings: Settings, timeout_s: float) -> list[str]:
+    """Wait until all records are published for; return the partitions that are not in time."""
+    deadline_s = time.monotonic() + timeout_s
+    behind = ["nothing known"]
+    while behind and time.monotonic() < deadline_s:
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(20):
+                behind = await _behind(settings)
+        await asyncio.sleep(0.3)
+    return behind
+
+
+async def _behind(settings: Settings) -> list[str]:
+    admin = new_admin(settings)
+    await admin.start()
+    behind = []
+    try:
+        async with TopicHistory(settings) as history:
+            for span in await history.spans():
+                found = await committed_offset(admin, settings.group_id, span.partition, stable=True)
+                published = 0
+                with contextlib.suppress(msgspec.MsgspecError):
+                    published = msgspec.json.decode(found.metadata or "", type=Progress).published
+                if published < span.end:
+                    behind.append(f"{span.partition.partition}: published up to {published} of {span.end}")
+    finally:
+        await admin.close()
+    return behind
+
+
+async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet) -> None:
+    expected = await _replayed(settings, folder)
+    expected_dead, n_records = await _refused(settings)
+    published = [record.value for record in await _read(settings, settings.output_topic)]
+    dead = [
+        (
+            (int(headers["stream_fp.errors.partition"]), int(headers["stream_fp.errors.offset"])),
+            record.key,
+            record.value,
+        )
+        for record in await _read(settings, settings.dead_letter_topic)
+        if (headers := {name: value.decode() for name, value in record.headers})
+    ]
+    compare(report, expected=expected, published=published, expected_dead=expected_dead, dead=dead)
+    sidecars = read_sidecars(folder / "sidecars", SIDECAR_NAME)
+    compare_sidecars(report, dict(sidecars), published)
+    report.note("books that do not reconcile", fleet.irreconcilable)
+    if fleet.consumed_total > n_records:
+        report.note("books with more records than there are", [f"{fleet.consumed_total:.0f} of {n_records}"])
+    report.figures |= {
+        "predictions": len(published),
+        "dead letters": len(dead),
+        "sidecars": len(sidecars),
+        "temporary files left by kills": len(list((folder / "sidecars").glob("*/.*"))),
+    }
+
+
+async def _replayed(settings: Settings, folder: Path) -> list[bytes]:
+    """Return what `stream-fp replay` of the topic says."""
+    output = folder / "replayed.jsonl"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stream_fp", "replay", "--bootstrap-servers", settings.bootstrap_servers,
+        "--input-topic", settings.input_topic, "--model-path", settings.model_path, "--checkpoints", CHECKPOINTS,
+        "--output", str(output), stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, errors = await process.communicate()
+    if process.returncode:
+        msg = f"the replay ended with {process.returncode}: {errors.decode()}"
+        raise RuntimeError(msg)
+    return output.read_bytes().splitlines()
+
+
+async def _refused(settings: Settings) -> tuple[dict[tuple[int, int], tuple[bytes | None, bytes | None]], int]:
+    """Return the records that an engine refuses, by their place, and the number of all records."""
+    classifier = load_classifier(settings)
+    library = classifier.library
+    refused: dict[tuple[int, int], tuple[bytes | None, bytes | None]] = {}
+    n_records = 0
+    async with TopicHistory(settings) as history:
+        for span in await history.spans():
+            engine = Engine(
+                Predictor(classifier), settings.engine_settings(),
+                schedules=library.schedules, typical_events=library.typical_events,
+            )  # fmt: skip
+            async for records in history.read(span):
+                n_records += len(records)
+                for record in records:
+                    if any(isinstance(outcome, DeadLetter) for outcome in engine.process(record)):
+                        refused[span.partition.partition, record.offset] = record.key, record.value
+    return refused, n_records
+
+
+async def _read(settings: Settings, topic: str) -> list[ConsumerRecord]:
+    """Read a topic as a `read_committed` reader sees it."""
+    found: list[ConsumerRecord] = []
+    async with TopicHistory(msgspec.structs.replace(settings, input_topic=topic)) as history:
+        for span in await history.spans():
+            async for records in history.read(span):
+                found += records
+    return found

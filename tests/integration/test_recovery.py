@@ -1,0 +1,249 @@
+"""Coming back: with other settings, another model, lost offsets, or not at all; and replaying what lies on a topic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from offline.simulate import interleave, simulate_sessions
+from stream_fp.kafka.told import OWED_HEADER
+from tests.conftest import TopicFactory
+from tests.support.builders import SESSION_ID, event, tiny_metadata, tiny_stats, write_library, write_tiny_library
+from tests.support.service import ServiceProcess, running_service
+from tests.support.topics import Keyed, consumed, consumed_up_to_end, publish_all, read_all
+
+OTHER = "LUNCH_2025-07-29"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Topics of one test, of one partition, and what points a service at them."""
+
+    broker: str
+    topic: str
+    output_topic: str
+    model: Path
+    log: Path
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        return (
+            "--session-fingerprinting", "--bootstrap-servers", self.broker, "--input-topic", self.topic,
+            "--output-topic", self.output_topic, "--dead-letter-topic", f"{self.output_topic}-dlq",
+            "--group-id", f"group-{self.topic}", "--model-path", str(self.model), "--sidecar-dir", "",
+            "--session-timeout-s", "6",
+        )  # fmt: skip
+
+    async def publish(self, *messages: dict[str, object]) -> None:
+        await publish_all(self.broker, self.topic, [keyed(message) for message in messages])
+
+    async def predictions(self) -> list[tuple[str, float, str]]:
+        """Return session, checkpoint and model version of all predictions, in their order."""
+        return [identity(record.value) for record in await read_all(self.broker, self.output_topic)]
+
+
+def keyed(message: dict[str, object]) -> Keyed:
+    return str(message["session_id"]).encode(), msgspec.json.encode(message)
+
+
+def identity(value: bytes) -> tuple[str, float, str]:
+    prediction = json.loads(value)
+    how = prediction["classification_metadata"]
+    return prediction["session_id"], how["checkpoint_pct"], how["model_version"]
+
+
+def events(first: int, last: int, session_id: str = SESSION_ID) -> list[dict[str, object]]:
+    return [event(session_id, minute=minute) for minute in range(first, last)]
+
+
+@pytest.fixture
+async def setup(broker: str, topic_factory: TopicFactory, tmp_path: Path) -> Setup:
+    return Setup(
+        broker=broker,
+        topic=await topic_factory(1, prefix="session-events"),
+        output_topic=f"fingerprints-{uuid.uuid4().hex[:8]}",
+        model=write_tiny_library(tmp_path / "v0.0.1"),
+        log=tmp_path / "log",
+    )
+
+
+def library_of_version(folder: Path, version: str) -> Path:
+    return write_library(
+        folder, {**tiny_metadata(), "model_version": version}, {**tiny_stats(), "model_version": version}
+    )
+
+
+async def run_to_the_end(setup: Setup, *arguments: str) -> None:
+    async with running_service(setup.log, *setup.arguments, *arguments) as service:
+        await service.wait_ready()
+        await consumed_up_to_end(service)
+        assert await service.terminate() == 0, service.output()
+
+
+# ---------------------------------------------------------------------------------------------- other settings or model
+
+
+async def test_session_whose_new_checkpoint_lies_behind_is_told_at_once_and_never_again(setup: Setup) -> None:
+    # 45 % seen of the one (30 % is at minute 44.7, 40 % at 59.6, 50 % at 74.5), nothing of the other yet.
+    await setup.publish(*events(0, 68))
+    await run_to_the_end(setup, "--checkpoints", "50")
+    assert await setup.predictions() == []
+    # No record comes meanwhile: what is owed does not wait for one.
+    await run_to_the_end(setup, "--checkpoints", "30,40")
+    owed = [(SESSION_ID, 30.0, "0.0.1"), (SESSION_ID, 40.0, "0.0.1")]
+    assert await setup.predictions() == owed
+    records = await read_all(setup.broker, setup.output_topic)
+    assert all(dict(record.headers)[OWED_HEADER] == b"1" for record in records)
+    # What it says is what a replay with the new settings says.
+    assert [record.value for record in records] == await replay_of(setup, "--checkpoints", "30,40")
+    for checkpoints in ("30,40", "25,35", "30"):
+        await run_to_the_end(setup, "--checkpoints", checkpoints)
+    assert await setup.predictions() == owed
+    # A checkpoint still ahead is reached in the usual way.
+    await setup.publish(*events(68, 80))
+    await run_to_the_end(setup, "--checkpoints", "30,50")
+    assert await setup.predictions() == [*owed, (SESSION_ID, 50.0, "0.0.1")]
+
+
+async def test_other_model_does_not_repeat_what_sessions_were_told_and_tells_the_others(
+    setup: Setup, tmp_path: Path
+) -> None:
+    await setup.publish(*events(0, 50), *events(150, 160, OTHER))
+    await run_to_the_end(setup)
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+    other = replace(setup, model=library_of_version(tmp_path / "v0.0.2", "0.0.2"))
+    await run_to_the_end(other)
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+    await setup.publish(*events(50, 60), *events(160, 175, OTHER))
+    await run_to_the_end(other)
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1"), (OTHER, 30.0, "0.0.2")]
+
+
+async def test_session_that_ended_under_the_former_settings_is_owed_nothing(setup: Setup) -> None:
+    await setup.publish(*events(0, 50, OTHER), *events(0, 50), {"kind": "session_end", "session_id": SESSION_ID})
+    await run_to_the_end(setup, "--min-events", "1000")
+    await run_to_the_end(setup)
+    assert await setup.predictions() == []
+
+
+# ---------------------------------------------------------------------------------------------------------- lost offsets
+
+
+async def test_consumer_back_after_its_offset_has_gone_says_so_and_ends(setup: Setup) -> None:
+    await setup.publish(*events(0, 20))
+    await run_to_the_end(setup)
+    await setup.publish(*events(20, 30))
+    admin = AIOKafkaAdminClient(bootstrap_servers=setup.broker)
+    await admin.start()
+    await admin.delete_records({TopicPartition(setup.topic, 0): RecordsToDelete(before_offset=25)})
+    await admin.close()
+    async with running_service(setup.log, *setup.arguments) as service:
+        assert await asyncio.wait_for(service.process.wait(), 30) == 1
+        last = service.output().strip().splitlines()[-1]
+        assert last.startswith(
+            f"stream-fp: {setup.topic}[0]: the committed offset 0 is gone, the oldest record kept is 25"
+        )
+        assert "offset_lost" in last
+        assert "Traceback" not in service.output()
+    await run_to_the_end(setup, "--offset-lost", "earliest")
+
+
+# ---------------------------------------------------------------------------------------------------------------- stalls
+
+
+async def test_partition_that_cannot_be_published_is_reported_and_ends_the_service(setup: Setup) -> None:
+    arguments = (
+        "--stall-timeout-s", "2", "--stall-exit-s", "8", "--transaction-timeout-s", "2", "--request-timeout-s", "2",
+    )  # fmt: skip
+    async with running_service(setup.log, *setup.arguments, *arguments) as service:
+        await service.wait_ready()
+        await setup.publish(*events(0, 20))
+        await consumed(service, 20)
+        assert (await service.get("/healthz"))[0] == 200
+        await delete_topic(setup.broker, setup.output_topic)
+        await setup.publish(*events(20, 60))
+        assert await unhealthy(service) == f"{setup.topic}[0]"
+        assert await asyncio.wait_for(service.process.wait(), 60) == 1
+        last = service.output().strip().splitlines()[-1]
+        assert last.startswith("stream-fp: giving up after 8 s (setting `stall_exit_s`)")
+        assert f"{setup.topic}[0]: no progress for" in last
+        assert "Traceback" not in service.output()
+    # Whoever starts it anew gets on with it.
+    await run_to_the_end(setup)
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+
+
+async def delete_topic(broker: str, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+    await admin.start()
+    await admin.delete_topics([topic])
+    await admin.close()
+
+
+async def unhealthy(service: ServiceProcess) -> str:
+    """Wait until /healthz says that something is wrong, and return where."""
+    async with asyncio.timeout(30):
+        while (answer := await service.get("/healthz"))[0] != 503:
+            assert service.process.returncode is None, service.output()
+            await asyncio.sleep(0.1)
+    return answer[1].partition(":")[0]
+
+
+# --------------------------------------------------------------------------------------------------- replay of a topic
+
+
+async def test_replay_of_a_topic_gives_what_the_service_published_byte_for_byte(
+    setup: Setup, topic_factory: TopicFactory
+) -> None:
+    several = replace(setup, topic=await topic_factory(3, prefix="session-events"))
+    messages = list(interleave(simulate_sessions(28, seed=11)))
+    await several.publish(*messages)
+    await run_to_the_end(several)
+    published = [record.value for record in await read_all(several.broker, several.output_topic)]
+    assert len(published) > 20
+    assert sorted(await replay_of(several)) == sorted(published)
+    assert await replay_of(several) == await replay_of(several)
+
+
+async def test_replay_of_a_topic_keeps_to_the_times_given(setup: Setup) -> None:
+    await setup.publish(*events(0, 50))
+    await asyncio.sleep(0.05)
+    records = await read_all(setup.broker, setup.topic)
+    between = str((records[-1].timestamp + 1) / 1000)
+    await asyncio.sleep(0.05)
+    await setup.publish(*events(150, 200, OTHER))
+    by_session = defaultdict(list)
+    for name, arguments in {"all": (), "before": ("--to", between), "after": ("--from", between)}.items():
+        by_session[name] = [identity(value)[0] for value in await replay_of(setup, *arguments)]
+    assert by_session == {"all": [SESSION_ID, OTHER], "before": [SESSION_ID], "after": [OTHER]}
+
+
+async def test_replay_of_a_topic_that_is_not_there_is_one_readable_line(setup: Setup) -> None:
+    status, _, errors = await replay_process(replace(setup, topic="nobody-made-this"))
+    assert (status, errors.count("\n")) == (1, 1)
+    assert "topic `nobody-made-this` does not exist" in errors
+
+
+async def replay_of(setup: Setup, *arguments: str) -> list[bytes]:
+    status, output, errors = await replay_process(setup, *arguments)
+    assert status == 0, errors
+    return output.splitlines()
+
+
+async def replay_process(setup: Setup, *arguments: str) -> tuple[int | None, bytes, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "stream_fp", "replay", "--bootstrap-servers", setup.broker, "--input-topic", setup.topic,
+        "--model-path", str(setup.model), *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = await process.communicate()
+    return process.returncode, output, errors.decode()
