@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
@@ -31,6 +31,7 @@ from stream_fp.partition import PartitionWorker
 from stream_fp.sinks.files import FileSinks
 from stream_fp.sinks.sidecar import check_writable
 from stream_fp.stalls import StallDetector
+from stream_fp.watchdog import Watchdog
 
 __all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
 
@@ -42,6 +43,9 @@ _WATCH_INTERVAL_S: Final = 5.0
 _REVOKE_BUDGET: Final = 0.5
 #: Part of the grace period that draining may take; the rest is for leaving the group.
 _DRAIN_SHARE: Final = 0.7
+_RETRY_S: Final = 0.2
+#: After the grace period, for the interpreter to end in.
+_LAST_GRACE_S: Final = 5.0
 
 
 def load_classifier(settings: Settings) -> Classifier:
@@ -98,6 +102,9 @@ async def run_service(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = Service(settings)
+    watchdog = Watchdog(settings.stall_exit_s)
+    watchdog.start()
+    beating = asyncio.create_task(_beat(watchdog))
     starting = asyncio.create_task(service.start())
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -107,12 +114,31 @@ async def run_service(settings: Settings) -> None:
             await starting
             await service.run(stop)
     finally:
-        starting.cancel()
-        stopping.cancel()
+        watchdog.end_within(settings.shutdown_grace_s + _LAST_GRACE_S)
+        for task in (beating, starting, stopping):
+            task.cancel()
         await asyncio.wait({starting})
         await service.aclose()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _reached(call: Callable[[], Awaitable[dict[str, int]]], budget_s: float) -> dict[str, int]:
+    """Repeat a call that fails because it met a node that is down: the client asks another one each time."""
+    deadline_s = time.monotonic() + budget_s
+    while True:
+        try:
+            return await call()
+        except (KafkaConnectionError, NodeNotReadyError):
+            if time.monotonic() >= deadline_s:
+                raise
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _beat(watchdog: Watchdog) -> None:
+    while True:
+        watchdog.beat()
+        await asyncio.sleep(_LOOK_INTERVAL_S)
 
 
 class Service:
@@ -175,7 +201,7 @@ class Service:
             self._admin = new_admin(settings)
             self._stack.push_async_callback(_bounded, self._admin.close, settings.shutdown_grace_s * (1 - _DRAIN_SHARE))
             await self._admin.start()
-            n_partitions = await ensure_topics(self._admin, settings)
+            n_partitions = await _reached(lambda: ensure_topics(self._admin, settings), settings.request_timeout_s)
             self._n_output_partitions = n_partitions[settings.output_topic]
             self._consumer = new_consumer(settings)
             self._stack.push_async_callback(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import sys
 import time
@@ -39,7 +40,7 @@ from stream_fp.service import load_classifier
 from stream_fp.sinks.sidecar import SIDECAR_NAME
 from tests.chaos.faults import FAULTS, Fault, Scene, fault_sequence
 from tests.chaos.fleet import Fleet, running_fleet
-from tests.chaos.stream import Keyed, chaos_stream, training_sessions
+from tests.chaos.stream import BAD_SHARE, Keyed, chaos_stream, training_sessions
 from tests.chaos.verdict import Report, compare, compare_sidecars, read_sidecars
 from tests.support.local_kafka import LocalKafka
 
@@ -47,11 +48,16 @@ __all__ = ["Plan", "run_chaos"]
 
 N_PARTITIONS: Final = 8
 CHECKPOINTS: Final = "30,50"
-#: What a fault's share of the stream is spread over; faults last from nothing to a dozen seconds.
-_SHARE_S: Final = 4.0
+#: What a fault's share of the stream is spread over: faults last from nothing to a dozen seconds, about so long on
+#: average. The stream may run ahead of the faults by so many shares, so that it flows on while one of them lasts.
+_SHARE_S: Final = 5.0
+_SHARES_AHEAD: Final = 2
 #: Between the end of one fault and the next.
 _CALM_S: Final = (0.2, 1.5)
 _CATCH_UP_S: Final = 180.0
+#: The rest of the stream, when all faults are over.
+_FULL_SPEED_PER_S: Final = 20_000.0
+_BURST_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +72,8 @@ class Plan:
     program: tuple[str, ...] | None = None
     """What to run instead of `stream-fp`: a service with a fault of its own."""
     session_timeout_s: float = 4.0
+    bad_share: float = BAD_SHARE
+    """Records that cannot be used, for each that can: with more of them, more is published at any moment."""
 
 
 @dataclass(slots=True)
@@ -74,6 +82,7 @@ class _Feed:
 
     records: Sequence[Keyed]
     allowed: float = 0.0
+    per_s: float = 0.0
     n_sent: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -93,7 +102,7 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
     """
     started_s = time.monotonic()
     rng = random.Random(plan.seed)
-    records = chaos_stream(plan.n_sessions, seed=plan.seed)
+    records = chaos_stream(plan.n_sessions, seed=plan.seed, bad_share=plan.bad_share)
     model = _train(folder, plan.seed)
     name = f"chaos-{plan.seed}-{time.monotonic_ns() % 10**9}"
     settings = Settings(
@@ -180,16 +189,16 @@ async def _create_topic(settings: Settings, n_nodes: int) -> None:
 async def _let_faults_happen(scene: Scene, plan: Plan, feed: _Feed, say: Callable[[str], None]) -> Counter[str]:
     rng, happened = scene.rng, Counter[str]()
     sequence = fault_sequence(plan.n_faults, rng, plan.faults)
-    share = len(feed.records) / (len(sequence) + 1)
-    feed.allowed = share
+    share = len(feed.records) / (len(sequence) + _SHARES_AHEAD)
+    feed.allowed, feed.per_s = share, share / _SHARE_S
     await asyncio.sleep(3.0)  # for the first to join
     for number, fault in enumerate(sequence, 1):
-        feed.allowed = share * (number + 1)
+        feed.allowed = share * (number + _SHARES_AHEAD)
         await asyncio.sleep(rng.uniform(*_CALM_S))
         say(f"fault {number}/{len(sequence)}: {fault.__name__}; {feed.n_sent} records published")
         await fault(scene)
         happened[fault.__name__] += 1
-    feed.allowed = len(feed.records)
+    feed.allowed, feed.per_s = len(feed.records), _FULL_SPEED_PER_S
     return happened
 
 
@@ -216,15 +225,14 @@ async def _feeding(feed: _Feed, settings: Settings) -> AsyncIterator[None]:
             feed.failures.append(str(error))
 
     async def publish() -> None:
-        pace = len(feed.records) / 50 if not feed.allowed else feed.allowed / _SHARE_S
         while feed.n_sent < len(feed.records):
-            burst = max(1, int(pace * 0.05))
+            burst = math.ceil(feed.per_s * _BURST_S)
             until = min(int(feed.allowed), feed.n_sent + burst)
             for key, value in feed.records[feed.n_sent : until]:
                 producer.produce(settings.input_topic, value=value, key=key, on_delivery=delivered)
             feed.n_sent = max(feed.n_sent, until)
             producer.poll(0)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_BURST_S)
 
     task = asyncio.create_task(publish())
     try:

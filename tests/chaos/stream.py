@@ -15,7 +15,7 @@ import msgspec
 from offline.simulate import SimulatedSession as Session
 from offline.simulate import interleave, simulate_sessions
 
-__all__ = ["Keyed", "chaos_stream", "training_sessions"]
+__all__ = ["BAD_SHARE", "Keyed", "chaos_stream", "training_sessions"]
 
 Keyed = tuple[bytes | None, bytes]
 
@@ -23,7 +23,7 @@ Keyed = tuple[bytes | None, bytes]
 SESSIONS_PER_INSTRUMENT: Final = 35
 _LATE_SHARE: Final = 0.02
 _TWICE_SHARE: Final = 0.01
-_BAD_SHARE: Final = 0.005
+BAD_SHARE: Final = 0.005
 #: Records by which a late or repeated one is moved back.
 _MAX_DELAY: Final = 400
 _BAD_VALUES: Final = (
@@ -36,7 +36,7 @@ _BAD_VALUES: Final = (
 )
 
 
-def chaos_stream(n_sessions: int, *, seed: int) -> list[Keyed]:
+def chaos_stream(n_sessions: int, *, seed: int, bad_share: float = BAD_SHARE) -> list[Keyed]:
     """Return the records of at least `n_sessions` sessions in the order in which they are published."""
     rng = random.Random(seed)
     messages = interleave(_sessions(n_sessions, seed))
@@ -48,7 +48,7 @@ def chaos_stream(n_sessions: int, *, seed: int) -> list[Keyed]:
         placed.append((position + delay, len(placed), record))
         if is_event and rng.random() < _TWICE_SHARE:
             placed.append((position + delay + rng.uniform(0, _MAX_DELAY), len(placed), record))
-        if rng.random() < _BAD_SHARE:
+        if rng.random() < bad_share:
             bad_key = None if rng.random() < 0.1 else key
             placed.append((float(position), len(placed), (bad_key, rng.choice(_BAD_VALUES))))
     placed.sort()

@@ -136,7 +136,7 @@ async def test_session_that_ended_under_the_former_settings_is_owed_nothing(setu
     assert await setup.predictions() == []
 
 
-# ---------------------------------------------------------------------------------------------------------- lost offsets
+# --------------------------------------------------------------------------------------------------------- lost offsets
 
 
 async def test_consumer_back_after_its_offset_has_gone_says_so_and_ends(setup: Setup) -> None:
@@ -158,7 +158,7 @@ async def test_consumer_back_after_its_offset_has_gone_says_so_and_ends(setup: S
     await run_to_the_end(setup, "--offset-lost", "earliest")
 
 
-# ---------------------------------------------------------------------------------------------------------------- stalls
+# --------------------------------------------------------------------------------------------------------------- stalls
 
 
 async def test_partition_that_cannot_be_published_is_reported_and_ends_the_service(setup: Setup) -> None:

@@ -1,0 +1,96 @@
+"""Faults at random moments on real brokers: the short run, and the proof that the harness would see a failure.
+
+The long run is `make chaos FAULTS=200 SEED=1`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import faults
+from tests.chaos.run import Plan, run_chaos
+from tests.chaos.verdict import Report
+from tests.conftest import REQUIRE_BROKER
+from tests.support.local_kafka import BrokerUnavailableError, LocalKafka
+
+#: About 62 events each.
+N_SESSIONS = 3_290
+N_SESSIONS_OF_A_PROOF = 2_100
+Cluster = Callable[[int], LocalKafka]
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Start a cluster of its own for a test that kills brokers; a broker that others share would not do."""
+    with contextlib.ExitStack() as stack:
+
+        def start(n_nodes: int) -> LocalKafka:
+            try:
+                return stack.enter_context(LocalKafka(n_nodes=n_nodes))
+            except BrokerUnavailableError as error:
+                lacking = f"no Kafka of our own to kill: {error}"
+                if os.environ.get(REQUIRE_BROKER) == "1":
+                    pytest.fail(lacking, pytrace=False)
+                pytest.skip(lacking)
+
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        yield start
+    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+
+
+def told(report: Report) -> str:
+    """Return all that a failed run has to say."""
+    return "\n".join([report.verdict, *report.lines(), *(f"{name}: {value}" for name, value in report.figures.items())])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("n_brokers", "n_faults", "seed"), [(1, 12, 1), (3, 8, 2)])
+async def test_faults_at_random_moments_lose_nothing_and_repeat_nothing(
+    cluster: Cluster, tmp_path: Path, n_brokers: int, n_faults: int, seed: int
+) -> None:
+    plan = Plan(seed=seed, n_faults=n_faults, n_sessions=N_SESSIONS)
+    report = await run_chaos(cluster(n_brokers), plan, tmp_path, print)
+    assert not report.divergences, told(report)
+    # A run in which nothing happened proves nothing.
+    assert report.figures["predictions"] > 5_000, told(report)  # type: ignore[operator]
+    assert report.figures["dead letters"] > 500, told(report)  # type: ignore[operator]
+
+
+@pytest.mark.timeout(300)
+async def test_harness_reports_what_is_repeated_without_transactions(cluster: Cluster, tmp_path: Path) -> None:
+    plan = Plan(
+        seed=3,
+        n_faults=12,
+        n_sessions=N_SESSIONS_OF_A_PROOF,
+        delivery="at-least-once",
+        # So that something is always being published when a fault comes.
+        bad_share=0.2,
+    )
+    report = await run_chaos(cluster(1), plan, tmp_path, print)
+    assert {"predictions repeated", "dead letters repeated"} & report.divergences.keys(), told(report)
+    # At least once: repeated, but never lost.
+    assert not {"predictions lost", "dead letters lost"} & report.divergences.keys(), told(report)
+
+
+@pytest.mark.timeout(300)
+async def test_harness_reports_what_is_lost_when_offsets_are_committed_too_early(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    plan = Plan(
+        seed=4,
+        n_faults=8,
+        n_sessions=N_SESSIONS_OF_A_PROOF,
+        faults=(faults.kill, faults.kill_all),
+        program=(sys.executable, "-m", "tests.chaos.early_commit"),
+    )
+    report = await run_chaos(cluster(1), plan, tmp_path, print)
+    assert {"predictions lost", "dead letters lost"} & report.divergences.keys(), told(report)
