@@ -6,10 +6,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
+# Of a chaos run; BROKERS is 1 or 3, and a session has about 62 events.
+FAULTS ?= 200
+SEED ?= 1
+BROKERS ?= 1
+SESSIONS ?= 3290
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types check bench clean
+.PHONY: help demo test lint types check chaos bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +37,9 @@ check: ## Everything that CI checks: lint, types, test
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory test
+
+chaos: $(VENV)/.dev-installed ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
+	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
 
 bench: $(VENV)/.demo-installed ## Measure the engine's speed
 	@$(BIN)/python benchmarks/engine.py

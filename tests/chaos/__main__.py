@@ -25,9 +25,9 @@ OUTPUT: Final = Path("build/chaos")
 def main() -> int:
     """Run; returns the exit status."""
     parser = argparse.ArgumentParser(description="Faults at random moments, then a comparison with a replay.")
-    parser.add_argument("--faults", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--sessions", type=int, default=3_290, help="about 62 events each")
+    parser.add_argument("--faults", type=_positive, default=20)
+    parser.add_argument("--seed", type=_positive, default=1)
+    parser.add_argument("--sessions", type=_positive, default=3_290, help="about 62 events each")
     parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
     arguments = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -49,6 +49,14 @@ def main() -> int:
         console.print(line, markup=False)
     console.print(report.verdict, markup=False)
     return 1 if report.divergences else 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"expected a whole number above 0, got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
 
 
 def _table(report: Report) -> Table:
