@@ -56,7 +56,7 @@ def main() -> int:
         for offset, message in enumerate(messages)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        library = _train(Path(folder), records)
+        library = train_library(Path(folder), records)
     rounds: dict[str, list[float]] = {"decode alone": [], "engine": [], "engine, 4 checkpoints": []}
     gc.collect()
     for _ in range(arguments.rounds):
@@ -82,7 +82,8 @@ def main() -> int:
     return 0
 
 
-def _train(folder: Path, records: list[FileRecord]) -> Library:
+def train_library(folder: Path, records: list[FileRecord]) -> Library:
+    """Train a library on records, in `folder`."""
     path = folder / "sessions.jsonl"
     path.write_bytes(b"\n".join(record.value or b"" for record in records))
     write_library(train(load_dataset(path), model_version="0", seed=0), folder / "v0")
@@ -92,7 +93,7 @@ def _train(folder: Path, records: list[FileRecord]) -> Library:
 def _time_decoding(records: list[FileRecord]) -> float:
     started_s = time.perf_counter()
     for record in records:
-        decode_message(record.value or b"")
+        decode_message(record.value)
     return 1e6 * (time.perf_counter() - started_s) / len(records)
 
 

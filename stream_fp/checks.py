@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
+from msgspec import UNSET
 
 from stream_fp.errors import RecordInvalidError
 from stream_fp.messages import Message
@@ -51,16 +51,17 @@ def checked_event(message: Message) -> tuple[str, float | None, str | float]:
         When one of them is missing, or a number is out of bounds.
     """
     event_type, price, stamp, intensity = message.event_type, message.price, message.timestamp, message.intensity
-    if event_type is None or price is msgspec.UNSET or stamp is None:
+    if event_type is None or price is UNSET or stamp is None:
         absent = [name for name in ("timestamp", "event_type") if getattr(message, name) is None]
-        absent += ["price"] if price is msgspec.UNSET else []
+        absent += ["price"] if price is UNSET else []
         raise RecordInvalidError(f"expected an event with `{'`, `'.join(absent)}`, got one without - at `$`")
-    if price == 0:
-        price = None  # real recordings write 0 where an event is about no price
     if price is not None and not MIN_PRICE <= price <= MAX_PRICE:
-        raise RecordInvalidError(
-            f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}], or null or 0 for none, got {price:g} - at `$.price`"
-        )
+        if price != 0:
+            raise RecordInvalidError(
+                f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}], or null or 0 for none, got {price:g} "
+                "- at `$.price`"
+            )
+        price = None  # real recordings write 0 where an event is about no price
     if intensity is not None and not -MAX_INTENSITY <= intensity <= MAX_INTENSITY:
         raise RecordInvalidError(
             f"expected an intensity in [-{MAX_INTENSITY:g}, {MAX_INTENSITY:g}] or null, got {intensity:g} "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import date, time, timedelta
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from stream_fp.errors import RecordInvalidError
@@ -28,6 +29,10 @@ __all__ = [
 
 CompletionPolicy = Literal["auto", "declared", "schedule", "count"]
 POLICIES: Final = get_args(CompletionPolicy)
+
+#: Windows remembered: sessions of many instruments have the same few windows on a day, and to reckon one takes as long
+#: as ten events. Half a megabyte at the most.
+_N_WINDOWS: Final = 1024
 
 #: ``<TYPE>_<YYYY-MM-DD>``, also with the ``Lvl-1`` and underscores of older file names, and with a suffix.
 _SESSION_ID: Final = re.compile(r"(?P<type>.+?)(?:_lvl-\d+)?_(?P<date>\d{4}[-_]\d{2}[-_]\d{2})(?!\d)", re.IGNORECASE)
@@ -88,8 +93,10 @@ class SessionFacts:
     @property
     def end_us(self) -> int | None:
         """Latest end that anything known gives: a session is not over while one of them says it goes on."""
-        ends = [end for end in (self.declared_end_us, self.schedule_us and self.schedule_us[1]) if end is not None]
-        return max(ends, default=None)
+        if self.schedule_us is None:
+            return self.declared_end_us
+        scheduled_us = self.schedule_us[1]
+        return scheduled_us if self.declared_end_us is None else max(self.declared_end_us, scheduled_us)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +171,7 @@ def resolve_facts(
     schedule = schedules.get(session_type)
     try:
         schedule_us = schedule.window_us(day) if schedule is not None and day is not None else None
-        declared_start_us, declared_end_us = _declared_us(day, given, zone, schedule_us)
+        declared_start_us, declared_end_us = _declared_us(day, given.start_time, given.end_time, zone, schedule_us)
     except (ValueError, OverflowError) as error:
         raise RecordInvalidError(f"{error} - at `$.session_metadata`") from error
     return SessionFacts(
@@ -188,12 +195,13 @@ def _checked_date(text: str | None) -> date | None:
     return day
 
 
+@lru_cache(_N_WINDOWS)
 def _declared_us(
-    day: date | None, given: SessionMetadata, zone: str, schedule_us: tuple[int, int] | None
+    day: date | None, start_time: str | None, end_time: str | None, zone: str, schedule_us: tuple[int, int] | None
 ) -> tuple[int | None, int | None]:
     place = zone_of(zone)
-    start = None if given.start_time is None else _clock(given.start_time)
-    end = None if given.end_time is None else _clock(given.end_time)
+    start = None if start_time is None else _clock(start_time)
+    end = None if end_time is None else _clock(end_time)
     if day is None:
         return None, None
     start_us = None if start is None else local_us(day, start, place)
@@ -206,6 +214,7 @@ def _declared_us(
     return start_us, end_us
 
 
+@lru_cache(_N_WINDOWS)
 def _window_us(day: date, start: str, end: str, zone: str) -> tuple[int, int]:
     place = zone_of(zone)
     start_us, end_us = local_us(day, _clock(start), place), local_us(day, _clock(end), place)

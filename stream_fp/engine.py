@@ -16,14 +16,14 @@ from typing import Final, Protocol
 from stream_fp.checks import checked_event, session_id_of
 from stream_fp.completion import Schedule, SessionFacts, choose_yardstick, resolve_facts
 from stream_fp.engine_settings import EngineSettings
-from stream_fp.errors import RecordDecodeError, RecordError, RecordInvalidError
+from stream_fp.errors import RecordError, RecordInvalidError
 from stream_fp.messages import Message, Record, SessionMetadata, decode_message
 from stream_fp.open_sessions import OpenSessions
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.phases import phase_of
 from stream_fp.predictor import Forecast
 from stream_fp.sessions import NO_REGIME, Session
-from stream_fp.times import HOUR_US, MINUTE_US, SECOND_US, day_us, parse_timestamp_us, zone_of
+from stream_fp.times import HOUR_US, MINUTE_US, SECOND_US, absolute_us, day_us, zone_of
 
 __all__ = ["Engine", "EngineSettings", "Forecaster"]
 
@@ -64,9 +64,10 @@ class Engine:
     watermark_us : int or None
         Event-time watermark just before the first record that will come; None where there was none.
     already_told : callable, optional
-        Asked while rebuilding whether a session has a prediction at a checkpoint that it crosses, because former
-        settings may not have made one; those it lacks are owed, and `speak` returns them for the sessions that are
-        open then. By default all were published.
+        Asked whether a session has a prediction already at a checkpoint that it crosses, because former settings may
+        have seen it cross elsewhere or not at all. It gets no second one; what it lacks of the time before the
+        published offset it is owed, and `speak` returns that for the sessions that are open then. By default all
+        that was crossed before the published offset was told, and nothing else.
     clock : callable, optional
         Monotonic nanoseconds; only measures.
     """
@@ -145,7 +146,11 @@ class Engine:
         self.position = offset + 1
         self.counts.consumed += 1
         try:
-            return self._apply(record, self._decode(record))
+            if self._clock is None or offset & _TIMED_DECODE_MASK:
+                message = decode_message(record.value, self._settings.max_record_bytes)
+            else:
+                message = self._decode_timed(record.value, self._clock)
+            return self._apply(record, message)
         except RecordError as error:
             name = type(error).__name__
             _count(self.counts.dead_lettered, name)
@@ -153,19 +158,10 @@ class Engine:
                 return _NOTHING
             return (DeadLetter(record=record, stage=error.stage, error_class=name, message=str(error)),)
 
-    def _decode(self, record: Record) -> Message:
-        value = record.value
-        if not value:
-            raise RecordDecodeError("expected a JSON message, got an empty value")
-        if len(value) > self._settings.max_record_bytes:
-            raise RecordDecodeError(
-                f"expected at most {self._settings.max_record_bytes} bytes (`max_record_bytes`), got {len(value)}"
-            )
-        if self._clock is None or record.offset & _TIMED_DECODE_MASK:
-            return decode_message(value)
-        started_ns = self._clock()
-        message = decode_message(value)
-        self.decode_ns.append(self._clock() - started_ns)
+    def _decode_timed(self, value: bytes | None, clock: Callable[[], int]) -> Message:
+        started_ns = clock()
+        message = decode_message(value, self._settings.max_record_bytes)
+        self.decode_ns.append(clock() - started_ns)
         return message
 
     def _apply(self, record: Record, message: Message) -> Sequence[Outcome]:
@@ -229,13 +225,11 @@ class Engine:
         opened = session is None
         if session is None:
             session = self._new_session(key, record.offset, message)
-        time_us = parse_timestamp_us(stamp, session.zone, session.facts.day)
-        clock_us = time_us if session.tells_time else parse_timestamp_us(stamp, self._zone, session.id_day)
-        if opened:
-            if clock_us is not None and session.closes_us is not None and clock_us > session.closes_us:
-                return self._ignore("after_close")
-            if (full := self._admit(key, session)) is not None:
-                return self._ignore(full)
+        time_us = clock_us = absolute_us(stamp)
+        if time_us is None:
+            time_us, clock_us = session.read_time(stamp, self._zone)
+        if opened and (refusal := self._admit(key, session, clock_us)) is not None:
+            return self._ignore(refusal)
         self._touch(session, clock_us)
         if time_us is not None and session.over_us is not None and time_us > session.over_us:
             return self._ignore("after_close")
@@ -267,8 +261,8 @@ class Engine:
     def _start(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
         if session is None:
             session = self._new_session(key, record.offset, message)
-            if (full := self._admit(key, session)) is not None:
-                return self._ignore(full)
+            if (refusal := self._admit(key, session, None)) is not None:
+                return self._ignore(refusal)
         elif message.session_metadata is not None:
             self._describe(session, message)
             self._measure(session)
@@ -313,9 +307,11 @@ class Engine:
             checkpoint_pct = self._settings.checkpoints_pct[session.n_checkpoints_done]
             if len(session.times) < self._settings.min_events:
                 self._unpredicted("too_few_events")
+            elif self._already_told is not None and self._already_told(session, checkpoint_pct):
+                self._unpredicted("already_told")
             elif not self._silent:
                 outcomes += self._predicted(session, checkpoint_pct, record, key)
-            elif self._already_told is not None and not self._already_told(session, checkpoint_pct):
+            elif self._already_told is not None:
                 self._owed.setdefault(session, []).extend(self._predicted(session, checkpoint_pct, record, key))
             session.n_checkpoints_done += 1
             self._aim(session)
@@ -337,8 +333,8 @@ class Engine:
         by_id = self._facts(session.id, None)
         session.id_day = by_id.day
         session.id_end_us = by_id.end_us
-        if by_id.end_us is not None:
-            session.closes_us = by_id.end_us + self._settings.grace_us
+        if session.id_end_us is not None:
+            session.closes_us = session.id_end_us + self._settings.grace_us
         self._describe(session, message, by_id)
         return session
 
@@ -348,11 +344,14 @@ class Engine:
         facts = self._facts(session.id, message.session_metadata) if known is None else known
         session.facts = facts
         session.zone = zone_of(facts.timezone)
-        session.over_us = None if facts.end_us is None else facts.end_us + self._settings.grace_us
+        end_us = facts.end_us
+        session.over_us = None if end_us is None else end_us + self._settings.grace_us
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
 
-    def _admit(self, key: bytes, session: Session) -> str | None:
-        """Open a session; return the bound that stands against it, or None."""
+    def _admit(self, key: bytes, session: Session, clock_us: int | None) -> str | None:
+        """Open a session; return what stands against it, its own end or a bound on memory, or None."""
+        if clock_us is not None and session.closes_us is not None and clock_us > session.closes_us:
+            return "after_close"
         if len(self._open) >= self._settings.max_open_sessions:
             return "open_sessions_cap"
         if self._open.n_bytes >= self._settings.max_buffered_bytes:
@@ -369,7 +368,8 @@ class Engine:
         All of this depends on nothing but the records themselves: not on what a session declared of itself, which a
         rebuild that starts after the declaration could not know. `clock_us` is therefore read in the default zone.
         """
-        if clock_us is not None and (self._watermark_us is None or clock_us > self._watermark_us):
+        watermark_us = self._watermark_us
+        if clock_us is not None and (watermark_us is None or clock_us > watermark_us):
             # A single event may not close everybody's sessions: it moves the watermark no further than its own
             # session can reach, and where the id names no day to tell that by, no further than one idle timeout.
             if session.closes_us is not None:
@@ -378,13 +378,13 @@ class Engine:
                 limit_us = day_us(session.id_day) + _UNSCHEDULED_SPAN_US
             else:
                 limit_us = clock_us
-                if self._watermark_us is not None:
-                    clock_us = min(clock_us, self._watermark_us + self._settings.idle_timeout_us)
+                if watermark_us is not None:
+                    clock_us = min(clock_us, watermark_us + self._settings.idle_timeout_us)
             if clock_us <= limit_us:
-                self._watermark_us = clock_us
-        session.touched_us = self._watermark_us or 0
-        if session.touched_us >= self._open.next_deadline_us:
-            for closed in self._open.expire(session.touched_us):
+                self._watermark_us = watermark_us = clock_us
+        session.touched_us = now_us = watermark_us or 0
+        if now_us >= self._open.next_deadline_us:
+            for closed in self._open.expire(now_us):
                 self._closed(closed, "expired")
 
     def _measure(self, session: Session) -> None:

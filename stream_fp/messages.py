@@ -6,6 +6,7 @@ refuses wrong types with msgspec's own sentence, which says what was expected, w
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Final, Protocol
 
 import msgspec
@@ -140,14 +141,25 @@ _decode: Final = msgspec.json.Decoder(Message).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def decode_message(value: bytes) -> Message:
+def decode_message(value: bytes | None, max_bytes: int = sys.maxsize) -> Message:
     """Decode the value of one record.
+
+    Parameters
+    ----------
+    value : bytes or None
+    max_bytes : int
+        Setting `max_record_bytes`.
 
     Raises
     ------
     RecordDecodeError
-        When the bytes are no JSON, or JSON of another shape; the text says what was expected, what came and where.
+        When there are no bytes, or too many, or they are no JSON, or JSON of another shape; the text says what was
+        expected, what came and where.
     """
+    if not value:
+        raise RecordDecodeError("expected a JSON message, got an empty value")
+    if len(value) > max_bytes:
+        raise RecordDecodeError(f"expected at most {max_bytes} bytes (`max_record_bytes`), got {len(value)}")
     try:
         return _decode(value)
     except msgspec.ValidationError as error:

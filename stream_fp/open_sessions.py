@@ -64,7 +64,12 @@ class OpenSessions:
     @property
     def n_bytes(self) -> int:
         """Memory that the sessions take, reckoned from counts."""
-        return self.n_event_bytes + len(self.by_key) * BYTES_PER_SESSION + self.n_event_ids * BYTES_PER_EVENT_ID
+        # One sum, for it is asked for at every event.
+        return (
+            self.n_events * BYTES_PER_EVENT
+            + len(self.by_key) * BYTES_PER_SESSION
+            + self.n_event_ids * BYTES_PER_EVENT_ID
+        )
 
     @property
     def oldest(self) -> Session | None:

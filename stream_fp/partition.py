@@ -104,6 +104,8 @@ class PartitionWorker:
         self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
         self._stopping = asyncio.Event()
         self._client_position = 0
+        self._changed_at = 0
+        #: Offset up to which records were taken and, where anything was due, published: what stalls are judged by.
         self.furthest = 0
         # What has been published; the engine's own books run ahead of it and are thrown away when publishing fails.
         # Those of former engines and those of this one, replaced together: a scrape comes from another thread.
@@ -201,9 +203,7 @@ class PartitionWorker:
             clock=time.perf_counter_ns,
         )
         if point.is_new:
-            note = Progress(
-                published=point.published_offset, watermark_us=point.watermark_us, fingerprint=self._fingerprint
-            )
+            note = self._progress(point.published_offset, point.low_offset, point.watermark_us)
             await publisher.publish([], point.low_offset, note)
         self._committed_low_offset = point.low_offset
         self._committed_position = point.published_offset
@@ -236,11 +236,14 @@ class PartitionWorker:
 
     async def _told_under_other_settings(self, point: StartingPoint) -> Told | None:
         """Return what open sessions have been told, where settings or model have changed since; else None."""
-        if point.fingerprint in (None, self._fingerprint) or point.low_offset >= point.published_offset:
+        self._changed_at = point.changed_at
+        if point.fingerprint not in (None, self._fingerprint):
+            self._changed_at = point.published_offset
+            _logger.warning("%s: settings or model differ from those of the last commit", self.name)
+        if point.low_offset >= self._changed_at:
             return None
-        _logger.warning(
-            "%s: settings or model differ from those of the last commit; looking in %s for what sessions open now were "
-            "told since offset %d",
+        _logger.info(
+            "%s: looking in %s for what sessions open now were told since offset %d",
             self.name, self._settings.output_topic, point.low_offset,
         )  # fmt: skip
         self.not_ready = "reading its own output, after a change of settings or model"
@@ -257,7 +260,10 @@ class PartitionWorker:
         _logger.info("%s: %d predictions owed after the change of settings or model", self.name, len(outcomes))
         publisher = self._running_publisher()
         old = Progress(
-            published=point.published_offset, watermark_us=point.watermark_us, fingerprint=point.fingerprint or ""
+            published=point.published_offset,
+            watermark_us=point.watermark_us,
+            fingerprint=point.fingerprint or "",
+            changed_at=point.changed_at,
         )
         for first in range(0, len(outcomes), _OWED_AT_ONCE):
             owed = outcomes[first : first + _OWED_AT_ONCE]
@@ -265,8 +271,7 @@ class PartitionWorker:
             await publisher.publish(owed, point.low_offset, old)
             self._observe(owed)
         low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
-        new = Progress(published=point.published_offset, watermark_us=watermark_us, fingerprint=self._fingerprint)
-        await publisher.publish([], low_offset, new)
+        await publisher.publish([], low_offset, self._progress(point.published_offset, low_offset, watermark_us))
         self._committed_low_offset = low_offset
         self._books = (self._books[0], copy.deepcopy(engine.counts))
 
@@ -334,7 +339,7 @@ class PartitionWorker:
         await self._running_publisher().publish(
             outcomes,
             low_offset,
-            Progress(published=position, watermark_us=watermark_us, fingerprint=self._fingerprint),
+            self._progress(position, low_offset, watermark_us),
         )
         self._metrics.publish.observe(time.perf_counter() - started_s)
         self._metrics.commits.inc()
@@ -346,6 +351,13 @@ class PartitionWorker:
         self._omit_large_values = False
         self._recovered()
         self._observe(outcomes)
+
+    def _progress(self, published: int, low_offset: int, watermark_us: int | None) -> Progress:
+        # Once no session is open from before the change, nobody has to know of it any more.
+        changed_at = self._changed_at if low_offset < self._changed_at else 0
+        return Progress(
+            published=published, watermark_us=watermark_us, fingerprint=self._fingerprint, changed_at=changed_at
+        )
 
     def _recovered(self) -> None:
         """Take note that publishing works, or that there is nothing to publish."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_fp.completion import SessionFacts, Yardstick
+from stream_fp.times import parse_timestamp_us
 
 __all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session"]
 
@@ -109,6 +110,13 @@ class Session:
         self.n_checkpoints_done = 0
         self.trigger_n = _NEVER
         self.trigger_us = _NEVER
+
+    def read_time(self, stamp: str | float, default_zone: tzinfo) -> tuple[int | None, int | None]:
+        """Read a time stamp that leaves zone or day open: as the session declared them, and as its id alone says."""
+        time_us = parse_timestamp_us(stamp, self.zone, self.facts.day)
+        if self.tells_time:
+            return time_us, time_us
+        return time_us, parse_timestamp_us(stamp, default_zone, self.id_day)
 
     def append(self, time_us: int, price: float | None, intensity: float | None, code: int) -> None:
         """Add one event to the columns; its time has to be known, price and intensity need not be."""

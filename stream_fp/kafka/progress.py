@@ -31,7 +31,7 @@ _N_LOOKS: Final = 20
 _LOOK_S: Final = 0.25
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Content of the metadata of a commit."""
 
     published: int
@@ -40,6 +40,9 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Event-time watermark just before the committed offset."""
     fingerprint: str
     """Of the settings and the model that produced the output."""
+    changed_at: int = 0
+    """Published position when settings or model last changed: who starts below it has to look into the output topic for
+    what open sessions were told before."""
 
     def encode(self) -> str:
         """Return it as the text of a commit's metadata."""
@@ -54,6 +57,7 @@ class StartingPoint:
     published_offset: int
     watermark_us: int | None
     fingerprint: str | None
+    changed_at: int = 0
     is_new: bool = False
     """Nothing was committed before: this point has to be, or a restart would begin at another "latest"."""
 
@@ -130,6 +134,7 @@ async def find_starting_point(
         published_offset=progress.published,
         watermark_us=progress.watermark_us,
         fingerprint=progress.fingerprint,
+        changed_at=progress.changed_at,
     )
 
 

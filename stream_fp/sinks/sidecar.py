@@ -102,7 +102,10 @@ def write_atomically(path: Path, content: bytes, *, unless: Callable[[], bool] =
         When it cannot be written; an older file of that name is untouched then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Named after the content: what a kill leaves behind is taken up by whoever writes the same again, and two who write
+    # it at once write the same bytes. Hence never truncated, so that it never gets shorter under the other's hands.
+    temporary = path.parent / f".{path.name}.{hashlib.sha256(content).hexdigest()[:16]}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -110,14 +113,23 @@ def write_atomically(path: Path, content: bytes, *, unless: Callable[[], bool] =
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), 0o644)
         if unless():
-            Path(temporary).unlink()
+            temporary.unlink(missing_ok=True)
             return
-        Path(temporary).replace(path)
+        _put_in_place(temporary, path, content)
     except BaseException:
         with contextlib.suppress(OSError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
     _sync_directory(path.parent)
+
+
+def _put_in_place(temporary: Path, path: Path, content: bytes) -> None:
+    try:
+        temporary.replace(path)
+    except FileNotFoundError:
+        # The other one was quicker.
+        if path.read_bytes() != content:
+            raise
 
 
 def check_writable(folder: Path) -> None:

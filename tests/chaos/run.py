@@ -290,6 +290,7 @@ async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet)
     compare(report, expected=expected, published=published, expected_dead=expected_dead, dead=dead)
     sidecars = read_sidecars(folder / "sidecars", SIDECAR_NAME)
     compare_sidecars(report, dict(sidecars), published)
+    report.note("temporary files left by kills", (folder / "sidecars").glob("*/.*"))
     report.note("books that do not reconcile", fleet.irreconcilable)
     if fleet.consumed_total > n_records:
         report.note("books with more records than there are", [f"{fleet.consumed_total:.0f} of {n_records}"])
@@ -297,7 +298,6 @@ async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet)
         "predictions": len(published),
         "dead letters": len(dead),
         "sidecars": len(sidecars),
-        "temporary files left by kills": len(list((folder / "sidecars").glob("*/.*"))),
     }
 
 

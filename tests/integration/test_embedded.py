@@ -85,6 +85,9 @@ async def test_outcomes_and_progress_at_least_once_are_there_for_the_next_owner(
     settings: Settings, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient
 ) -> None:
     assert (await starting_point(settings, consumer, admin)).fingerprint is None
+    async with new_producer(settings, None) as producer:
+        for _ in range(7):
+            await producer.send_and_wait(PARTITION.topic, b"{}", key=b"A", partition=PARTITION.partition)
     note = Progress(published=7, watermark_us=5, fingerprint="0123456789abcdef")
     made = Published(
         record=record(6, {"session_id": "A"}), key=b"A", prediction=make_prediction(), extraction_ns=0,

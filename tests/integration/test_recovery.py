@@ -129,6 +129,30 @@ async def test_other_model_does_not_repeat_what_sessions_were_told_and_tells_the
     assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1"), (OTHER, 30.0, "0.0.2")]
 
 
+async def test_session_told_early_by_the_former_settings_is_not_told_again_even_after_further_restarts(
+    setup: Setup,
+) -> None:
+    declared: dict[str, object] = {
+        "kind": "session_start",
+        "session_id": SESSION_ID,
+        "session_metadata": {"expected_events": 30},
+    }
+    await setup.publish(declared, *events(0, 12))
+    await run_to_the_end(setup)  # 30 % of 30 events
+    told = [(SESSION_ID, 30.0, "0.0.1")]
+    assert await setup.predictions() == told
+    await run_to_the_end(setup, "--completion", "schedule")  # by which 30 % is at minute 44.7
+    await setup.publish(*events(12, 20))
+    await run_to_the_end(setup, "--completion", "schedule")
+    await setup.publish(*events(20, 60))
+    await run_to_the_end(setup, "--completion", "schedule")
+    assert await setup.predictions() == told
+    # Sessions that began after the change have nothing to do with it.
+    await setup.publish(*events(150, 200, OTHER))
+    await run_to_the_end(setup, "--completion", "schedule")
+    assert await setup.predictions() == [*told, (OTHER, 30.0, "0.0.1")]
+
+
 async def test_session_that_ended_under_the_former_settings_is_owed_nothing(setup: Setup) -> None:
     await setup.publish(*events(0, 50, OTHER), *events(0, 50), {"kind": "session_end", "session_id": SESSION_ID})
     await run_to_the_end(setup, "--min-events", "1000")

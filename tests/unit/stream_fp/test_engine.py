@@ -624,6 +624,14 @@ def test_nothing_is_owed_to_who_was_told_or_is_gone() -> None:
     assert owed_by(make_engine(published_offset=10), stream, 10) == []
 
 
+def test_session_told_under_former_settings_is_not_told_again_when_it_crosses_later() -> None:
+    # By the former settings it had crossed before the published offset; by the new ones it does after it.
+    stream = records([event(minute=minute) for minute in range(30, 60)])
+    engine = make_engine(published_offset=10, already_told=lambda *_: True)
+    assert run(engine, stream) == []
+    assert engine.counts.unpredicted == {"already_told": 1}
+
+
 def test_owed_prediction_is_not_made_again_by_later_records() -> None:
     stream = records([*(event(minute=minute) for minute in range(40, 60))])
     engine = make_engine(published_offset=10, already_told=lambda *_: False)

@@ -5,13 +5,15 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_fp import times
 from stream_fp.times import (
     HOUR_US,
     MINUTE_US,
     SECOND_US,
+    absolute_us,
     format_us,
     local_us,
     parse_date,
@@ -206,3 +208,107 @@ def test_unknown_zone_is_a_value_error_that_says_so(name: str) -> None:
     with pytest.raises(ValueError, match="expected an IANA time zone") as caught:
         zone_of(name)
     assert len(str(caught.value)) < 400
+
+
+# ------------------------------------------------------------------------------------------------- the quick way
+
+DAY_US = 24 * HOUR_US
+ZONES = (UTC, NEW_YORK, TOKYO, ZoneInfo("Africa/Monrovia"), ZoneInfo("Australia/Lord_Howe"))
+two_digits = st.integers(0, 70).map("{:02d}".format)
+dates = st.one_of(
+    st.dates(date(1970, 12, 30), date(2200, 1, 2)).map(str),
+    st.sampled_from(("2025-03-09", "2025-11-02", "2025-02-29", "1971-01-01", "2199-12-31", "0001-01-01", "9999-12-31")),
+    st.sampled_from(("20250729", "2025-W31-2", "2025W312", "2025-07", "+025-07-29", "\uff12025-07-29", "")),
+)
+clocks = st.one_of(
+    st.times().map(time.isoformat),
+    st.times().map(lambda clock: clock.isoformat("milliseconds")),
+    st.times().map(lambda clock: clock.isoformat("seconds")),
+    st.times().map(lambda clock: clock.isoformat("minutes")),
+    st.builds("{}:{}:{}".format, two_digits, two_digits, two_digits),
+    st.sampled_from(
+        ("24:00:00", "24:00:01", "23:59:60", "120000", "12:00:0", "12:00:00,5", "12:00:+1", "12:00:\u0660\u0661", "")
+    ),
+)
+fractions = st.sampled_from(
+    (
+        "",
+        "",
+        ".5",
+        ".500",
+        ".123456",
+        ".1234567",
+        ".12 ",
+        ".+12345",
+        ".\u0660\u0661\u0662",
+        ".\u0660\u0661\u0662\u0663\u0664\u0665",
+        ".",
+        ",250",
+    )
+)
+offsets = st.one_of(
+    st.sampled_from(
+        ("", "Z", "z", "ZZ", "+00:00", "-00:00", "-05:00", "+05:30", "-0500", "+05", "-05:00:30", " -05:00")
+    ),
+    st.builds("{}{}:{}".format, st.sampled_from("+-"), two_digits, two_digits),
+)
+moments_us = st.integers(OLDEST_US - 2 * DAY_US, NEWEST_US + 2 * DAY_US)
+stamps = st.one_of(
+    st.builds("{}{}{}{}{}".format, dates, st.sampled_from("TTTT t_-+"), clocks, fractions, offsets),
+    st.datetimes(timezones=st.sampled_from(ZONES)).map(datetime.isoformat),
+    st.builds("{:.{}}{}".format, moments_us.map(format_us), st.sampled_from((19, 23, 26)), offsets),
+    st.builds("{}{}{}".format, clocks, fractions, offsets),
+    st.text(max_size=35),
+    st.integers() | st.floats(),
+    moments_us,
+)
+
+
+def plainly_parsed_us(text: str) -> int | None:
+    """Read an ISO text with an offset in the most obvious way."""
+    try:
+        moment_us = (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        return None
+    return moment_us if OLDEST_US <= moment_us < NEWEST_US else None
+
+
+@given(value=stamps)
+@settings(max_examples=3000, deadline=None)
+def test_what_the_quick_way_reads_is_what_the_plain_way_reads_in_any_zone(value: str | float) -> None:
+    quick_us = absolute_us(value)
+    assert absolute_us(value) == quick_us  # from what it remembers
+    if quick_us is not None:
+        assert {parse_timestamp_us(value, zone, day) for zone in ZONES for day in (None, DAY)} == {quick_us}
+        assert not isinstance(value, str) or plainly_parsed_us(value) == quick_us
+
+
+@given(
+    moment_us=st.integers(OLDEST_US + DAY_US, NEWEST_US - DAY_US - 1),
+    n_kept=st.sampled_from((19, 23, 26)),
+    separator=st.sampled_from("T "),
+    offset=st.sampled_from(("Z", "+00:00", "-00:00", "-05:00", "-04:00", "+05:30", "+05:45", "+14:00", "-12:00")),
+)
+def test_usual_stamps_with_an_offset_are_read_the_quick_way(
+    moment_us: int, n_kept: int, separator: str, offset: str
+) -> None:
+    text = format_us(moment_us)[:n_kept].replace("T", separator) + offset
+    quick_us = absolute_us(text)
+    assert quick_us is not None
+    assert quick_us == plainly_parsed_us(text)
+
+
+@pytest.mark.parametrize("zone", ZONES, ids=str)
+@pytest.mark.parametrize("text", ["2025-11-02T01:30:00", "2025-03-09T02:30:00.500", "10:35:00", "2025-07-29"])
+def test_text_that_leaves_the_zone_or_the_day_open_is_never_read_the_quick_way(text: str, zone: ZoneInfo) -> None:
+    assert absolute_us(text) is None
+    assert parse_timestamp_us(text, zone, DAY) is not None
+
+
+def test_minutes_and_zones_remembered_are_bounded() -> None:
+    for minute in range(10_000):
+        absolute_us(f"2025-01-{1 + minute // 1440:02d}T{minute // 60 % 24:02d}:{minute % 60:02d}:00Z")
+    kept = times._minute_us.cache_info()
+    assert kept.maxsize is not None
+    assert kept.currsize <= kept.maxsize
+    assert zone_of.cache_info().maxsize is not None
