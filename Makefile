@@ -41,8 +41,9 @@ check: ## Everything that CI checks: lint, types, test
 chaos: $(VENV)/.dev-installed ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
 
-bench: $(VENV)/.demo-installed ## Measure the engine's speed
+bench: $(VENV)/.dev-installed ## Measure the engine's speed, and how quickly state is rebuilt
 	@$(BIN)/python benchmarks/engine.py
+	@$(BIN)/python benchmarks/rebuild.py
 
 clean: ## Delete what these targets made: environment, caches, fetched jars
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,7 @@ Served from a thread of its own, so that a scrape answers while the event loop i
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -31,11 +32,22 @@ class Health:
     """Why the service is not ready or not alive; empty means that it is.
 
     Ready: the model is loaded and every assigned partition has been rebuilt. Alive: every partition that has records
-    waiting makes progress.
+    waiting makes progress, and the event loop answers.
     """
 
     not_ready: dict[str, str] = field(default_factory=dict)
     not_alive: dict[str, str] = field(default_factory=dict)
+    silence_s: float = 60.0
+    """An event loop that has not beaten for so long is not alive."""
+    beat_s: float | None = None
+    """When the loop beat last (`time.monotonic`); None until it begins to."""
+
+    def why_not_alive(self, now_s: float) -> dict[str, str]:
+        """Return what is wrong at a moment; asked by a thread that runs when the loop does not."""
+        silent_s = 0.0 if self.beat_s is None else now_s - self.beat_s
+        if silent_s < self.silence_s:
+            return self.not_alive
+        return {**self.not_alive, "service": f"the event loop has not answered for {silent_s:.0f} s"}
 
 
 class HealthServer:
@@ -84,8 +96,11 @@ class HealthServer:
         if path == "/metrics":
             answer: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]] = self._metrics
             return answer(environment, start_response)
-        reasons = {"/healthz": self._health.not_alive, "/readyz": self._health.not_ready}.get(path)
-        if reasons is None:
+        if path == "/healthz":
+            reasons = self._health.why_not_alive(time.monotonic())
+        elif path == "/readyz":
+            reasons = self._health.not_ready
+        else:
             start_response("404 Not Found", [_PLAIN])
             return [b"expected /metrics, /healthz or /readyz\n"]
         if reasons:

@@ -152,7 +152,7 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics(self.views)
-        self.health = Health(not_ready={"service": "starting"})
+        self.health = Health(not_ready={"service": "starting"}, silence_s=settings.stall_timeout_s)
         self._workers: dict[TopicPartition, PartitionWorker] = {}
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] | None = None
@@ -312,6 +312,7 @@ class Service:
 
     async def _look(self) -> None:
         """Refresh readiness, and keep the client's poll clock running while there is nothing to poll."""
+        self.health.beat_s = time.monotonic()
         reasons = {w.name: w.not_ready for w in list(self._workers.values()) if w.not_ready}
         if not self._workers:
             reasons["service"] = "no partition assigned"

@@ -151,3 +151,12 @@ def test_port_is_free_again_after_closing(registry: CollectorRegistry, health: H
         assert get(port, "/healthz")[0] == 200
     finally:
         second.close()
+
+
+def test_loop_that_has_stopped_beating_is_not_alive() -> None:
+    health = Health(silence_s=60.0)
+    assert health.why_not_alive(1e9) == {}  # it has not begun to beat
+    health.beat_s = 100.0
+    assert health.why_not_alive(159.0) == {}
+    health.not_alive = {"t[0]": "stalled"}
+    assert health.why_not_alive(170.0) == {"t[0]": "stalled", "service": "the event loop has not answered for 70 s"}
