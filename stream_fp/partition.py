@@ -179,16 +179,16 @@ class PartitionWorker:
         )
         self._publisher = publisher
         await publisher.start()
-        async with asyncio.timeout(settings.request_timeout_s):
-            point = await find_starting_point(
-                self._consumer,
-                self._admin,
-                group_id=settings.group_id,
-                partition=self.partition,
-                start_from=settings.start_from,
-                offset_lost=settings.offset_lost,
-                stable=settings.delivery == "exactly-once",
-            )
+        point = await find_starting_point(
+            self._consumer,
+            self._admin,
+            group_id=settings.group_id,
+            partition=self.partition,
+            start_from=settings.start_from,
+            offset_lost=settings.offset_lost,
+            stable=settings.delivery == "exactly-once",
+            timeout_s=settings.request_timeout_s,
+        )
         told = await self._told_under_other_settings(point)
         library = self._classifier.library
         self._retire_counts()

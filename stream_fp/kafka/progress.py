@@ -85,6 +85,7 @@ async def find_starting_point(
     start_from: str,
     offset_lost: str,
     stable: bool = True,
+    timeout_s: float = 20.0,
 ) -> StartingPoint:
     """Read where a partition stands.
 
@@ -92,8 +93,11 @@ async def find_starting_point(
     ------
     OffsetLostError
         When the committed offset is older than the oldest record, or beyond the newest, and `offset_lost` is "fail".
+    KafkaError, TimeoutError
+        When a broker refuses, or the coordinator has no stable offset for `timeout_s`.
     """
-    found = await committed_offset(admin, group_id, partition, stable=stable)
+    async with asyncio.timeout(timeout_s):
+        found = await committed_offset(admin, group_id, partition, stable=stable)
     if found.offset < 0:
         edge = consumer.beginning_offsets if start_from == "earliest" else consumer.end_offsets
         offset = (await edge([partition]))[partition]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -89,7 +90,7 @@ class Publisher:
         self._producer = producer
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
-                await producer.start()
+                await _translated(producer.start())
         except BaseException:
             await self.abandon()
             raise
@@ -128,20 +129,22 @@ class Publisher:
         if producer is None:
             msg = "expected a started publisher"
             raise RuntimeError(msg)
-        try:
-            # A transaction that takes longer is aborted by the broker in any case; and where a background task of the
-            # client has died (aiokafka #1098, #1151), it would never come to an end.
-            async with asyncio.timeout(self._settings.transaction_timeout_s):
-                if self._exactly_once:
-                    await self._publish_in_transaction(producer, records, offsets)
-                else:
-                    await _send(producer, records)
-                    await self._consumer.commit(offsets)
-        except (KafkaError, TimeoutError):
-            raise
-        except Exception as error:
-            # The client's own state machine gives out by assertions and key errors; to us they are failures to publish.
-            raise KafkaError(f"publishing failed inside the client: {error!r}") from error
+        # A transaction that takes longer is aborted by the broker in any case; and where a background task of the
+        # client has died (aiokafka #1098, #1151), it would never come to an end.
+        async with asyncio.timeout(self._settings.transaction_timeout_s):
+            if self._exactly_once:
+                await _translated(self._publish_in_transaction(producer, records, offsets))
+            else:
+                await _translated(self._publish_at_least_once(producer, records, offsets))
+
+    async def _publish_at_least_once(
+        self,
+        producer: AIOKafkaProducer,
+        records: Sequence[dict[str, Any]],
+        offsets: dict[TopicPartition, OffsetAndMetadata],
+    ) -> None:
+        await _send(producer, records)
+        await self._consumer.commit(offsets)
 
     async def _publish_in_transaction(
         self,
@@ -198,20 +201,32 @@ class Publisher:
         return [(f"stream_fp.errors.{name}", text.encode("utf-8", "replace")) for name, text in facts.items()]
 
 
+async def _translated(call: Awaitable[None]) -> None:
+    """Await a call of the client, whose own state machine gives out by assertions and key errors: failures to us."""
+    try:
+        await call
+    except (KafkaError, TimeoutError):
+        raise
+    except Exception as error:
+        raise KafkaError(f"inside the client: {error!r}") from error
+
+
 async def _abandon(producer: AIOKafkaProducer) -> None:
     # The public `stop` waits until everything has been delivered, so this reaches inside; the version is pinned.
     accumulator, sender = producer._message_accumulator, producer._sender  # noqa: SLF001
-    task = sender.sender_task if sender is not None else None
-    if task is not None:
-        task.cancel()
     await producer.client.close()
-    if task is not None:
-        # What it was sending fails with the connections; the end of the task may still take a back-off.
-        await asyncio.wait({task}, timeout=_ABANDON_S)
+    task = sender.sender_task if sender is not None else None
+    deadline_s = time.monotonic() + _ABANDON_S
+    while task is not None and not task.done() and time.monotonic() < deadline_s:
+        # When cancelled, the task waits for the requests under way. Most of them have failed with the connections; one
+        # that looks for a coordinator looks for ever, and is itself cancelled the second time.
+        task.cancel()
+        await asyncio.wait({task}, timeout=_ABANDON_S / 5)
     accumulator.fail_all(ProducerClosed())
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_ABANDON_S):
-            await producer.stop()
+    if task is None or task.done():
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_ABANDON_S):
+                await producer.stop()
 
 
 async def _send(producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:

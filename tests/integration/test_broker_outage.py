@@ -1,0 +1,97 @@
+"""Publishing while the broker is away: a time limit, nothing left behind, and a successor that goes on.
+
+On a broker of its own, since it is killed; what a whole service makes of it is for `tests/chaos`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import NewTopic
+from aiokafka.errors import KafkaError
+
+from stream_fp.config import Settings
+from stream_fp.kafka.clients import new_admin, new_consumer
+from stream_fp.kafka.offsets import committed_offset
+from stream_fp.kafka.progress import Progress
+from stream_fp.kafka.publisher import Publisher
+from stream_fp.outcomes import DeadLetter
+from tests.conftest import REQUIRE_BROKER
+from tests.support.builders import Record
+from tests.support.local_kafka import BrokerUnavailableError, LocalKafka
+
+PARTITION = TopicPartition("events", 0)
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def kafka() -> Iterator[LocalKafka]:
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(LocalKafka())
+        except BrokerUnavailableError as error:
+            lacking = f"no Kafka of our own to kill: {error}"
+            if os.environ.get(REQUIRE_BROKER) == "1":
+                pytest.fail(lacking, pytrace=False)
+            pytest.skip(lacking)
+        yield started
+
+
+class LetterRecord(Record):
+    """A record with what only a client's has."""
+
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp: int = 1_600_000_000_000
+
+
+async def test_publisher_without_a_broker_gives_up_in_time_and_leaves_no_task_behind(kafka: LocalKafka) -> None:
+    settings = Settings(
+        bootstrap_servers=kafka.bootstrap_servers, input_topic="events", output_topic="out", dead_letter_topic="dlq",
+        transaction_timeout_s=3.0, request_timeout_s=3.0,
+    )  # fmt: skip
+    async with contextlib.AsyncExitStack() as stack:
+        admin, consumer = new_admin(settings), new_consumer(settings)
+        stack.push_async_callback(admin.close)
+        stack.push_async_callback(consumer.stop)
+        await admin.start()
+        await admin.create_topics([NewTopic(topic, 1, 1) for topic in ("events", "out", "dlq")])
+        await consumer.start()
+        letter = DeadLetter(record=LetterRecord(0, b"k", b"{"), stage="decode", error_class="E", message="m")
+
+        def progress(published: int) -> Progress:
+            return Progress(published=published, watermark_us=None, fingerprint="f")
+
+        def publisher() -> Publisher:
+            return Publisher(settings, PARTITION, n_output_partitions=1, consumer=consumer)
+
+        before = asyncio.all_tasks()
+        first = publisher()
+        await first.start()
+        await first.publish([letter], 0, progress(1))
+        await asyncio.to_thread(kafka.kill)
+        started_s = time.monotonic()
+        with pytest.raises((KafkaError, TimeoutError)):
+            await first.publish([letter], 0, progress(2))
+        await first.abandon()
+        assert time.monotonic() - started_s < 3.0 + 3.0
+        async with asyncio.timeout(10):
+            while {task for task in asyncio.all_tasks() - before if "aiokafka/producer" in repr(task.get_coro())}:
+                await asyncio.sleep(0.05)
+        with pytest.raises((KafkaError, TimeoutError)):
+            await publisher().start()
+
+        await asyncio.to_thread(kafka.restart)
+        second = publisher()
+        await second.start()
+        async with asyncio.timeout(20):
+            found = await committed_offset(admin, settings.group_id, PARTITION, stable=True)
+        assert '"published":1' in found.metadata  # what was never committed is gone
+        await second.publish([letter], 0, progress(2))
+        await second.aclose()
