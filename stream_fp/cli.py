@@ -93,6 +93,8 @@ def replay(
     classifier = load_classifier(settings)
     if source is not None and (from_us is not None or to_us is not None):
         raise click.UsageError("--from and --to are for topics, not for files")
+    if source is not None and (flags.get("input_topic") or flags.get("bootstrap_servers")):
+        raise click.UsageError("expected either --input or a topic, got both")
     # Looked for first: without them, an older output stays as it is.
     files = None if source is None else find_files(source)
     if files is not None and output is not None:
@@ -104,6 +106,10 @@ def replay(
             raise
         raise ConfigError("output", f"{output}: {error.strerror}") from error
     _report(summary, output, "files" if source is not None else "partitions")
+    if not summary.counts.consumed and (from_us is not None or to_us is not None):
+        click.echo(
+            "nothing lies between these times; they are those of the Kafka records, not of the sessions", err=True
+        )
 
 
 @cli.command()

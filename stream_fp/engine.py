@@ -18,12 +18,12 @@ from stream_fp.completion import Schedule, SessionFacts, choose_yardstick, resol
 from stream_fp.engine_settings import EngineSettings
 from stream_fp.errors import RecordError, RecordInvalidError
 from stream_fp.messages import Message, Record, SessionMetadata, decode_message
-from stream_fp.open_sessions import OpenSessions
+from stream_fp.open_sessions import LONG_SILENCE_US, OpenSessions
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.phases import phase_of
 from stream_fp.predictor import Forecast
 from stream_fp.sessions import NO_REGIME, Session
-from stream_fp.times import HOUR_US, MINUTE_US, SECOND_US, absolute_us, day_us, zone_of
+from stream_fp.times import MINUTE_US, SECOND_US, absolute_us, day_us, zone_of
 
 __all__ = ["Engine", "EngineSettings", "Forecaster"]
 
@@ -31,8 +31,6 @@ _NEVER: Final = float("inf")
 _NOTHING: Final[tuple[Outcome, ...]] = ()
 #: An event without a readable time follows the one before it by this much where no time is known at all.
 _ORDER_STEP_US: Final = MINUTE_US
-#: A session whose type has no schedule may move the watermark up to here after midnight (UTC) of the day in its id.
-_UNSCHEDULED_SPAN_US: Final = 3 * 24 * HOUR_US
 #: Every 64th record's decoding is timed: enough for a histogram, too few to be felt.
 _TIMED_DECODE_MASK: Final = 63
 
@@ -185,6 +183,11 @@ class Engine:
             f"expected `event`, `session_start` or `session_end`, got {message.kind[:64]!r} - at `$.kind`"
         )
 
+    def pass_over(self, position: int) -> None:
+        """Take note that there is no record below `position` any more (markers, aborted or deleted records)."""
+        if self.position is not None and position > self.position:
+            self.position = position
+
     def speak(self) -> Sequence[Outcome]:
         """End the silent rebuilding: from here on records count and outcomes are published.
 
@@ -224,7 +227,7 @@ class Engine:
         event_type, price, stamp = checked_event(message)
         opened = session is None
         if session is None:
-            session = self._new_session(key, record.offset, message)
+            session = self._new_session(key, record.offset, None)
         time_us = clock_us = absolute_us(stamp)
         if time_us is None:
             time_us, clock_us = session.read_time(stamp, self._zone)
@@ -260,11 +263,11 @@ class Engine:
 
     def _start(self, record: Record, key: bytes, session: Session | None, message: Message) -> Sequence[Outcome]:
         if session is None:
-            session = self._new_session(key, record.offset, message)
+            session = self._new_session(key, record.offset, message.session_metadata)
             if (refusal := self._admit(key, session, None)) is not None:
                 return self._ignore(refusal)
         elif message.session_metadata is not None:
-            self._describe(session, message)
+            self._describe(session, message.session_metadata)
             self._measure(session)
         self._touch(session, None)
         self.counts.applied += 1
@@ -328,20 +331,20 @@ class Engine:
             default_timezone=self._settings.timezone,
         )
 
-    def _new_session(self, key: bytes, offset: int, message: Message) -> Session:
+    def _new_session(self, key: bytes, offset: int, metadata: SessionMetadata | None) -> Session:
         session = Session(session_id_of(key), first_offset=offset, opened_at_watermark_us=self._watermark_us)
         by_id = self._facts(session.id, None)
         session.id_day = by_id.day
         session.id_end_us = by_id.end_us
         if session.id_end_us is not None:
             session.closes_us = session.id_end_us + self._settings.grace_us
-        self._describe(session, message, by_id)
+        self._describe(session, metadata, by_id)
         return session
 
-    def _describe(self, session: Session, message: Message, by_id: SessionFacts | None = None) -> None:
-        """Take what a message says of its session; `by_id` serves where it says nothing."""
-        known = None if message.session_metadata is not None else by_id
-        facts = self._facts(session.id, message.session_metadata) if known is None else known
+    def _describe(self, session: Session, metadata: SessionMetadata | None, by_id: SessionFacts | None = None) -> None:
+        """Take what a start says of its session; `by_id` serves where it says nothing."""
+        known = by_id if metadata is None else None
+        facts = self._facts(session.id, metadata) if known is None else known
         session.facts = facts
         session.zone = zone_of(facts.timezone)
         end_us = facts.end_us
@@ -371,16 +374,19 @@ class Engine:
         watermark_us = self._watermark_us
         if clock_us is not None and (watermark_us is None or clock_us > watermark_us):
             # A single event may not close everybody's sessions: it moves the watermark no further than its own
-            # session can reach, and where the id names no day to tell that by, no further than one idle timeout.
+            # session can reach, and by no more than a step (after a true gap, a few events take a few steps). Where
+            # the id names no day to tell the reach by, the step is one idle timeout.
+            step_us = LONG_SILENCE_US
             if session.closes_us is not None:
                 limit_us = session.closes_us
             elif session.id_day is not None:
-                limit_us = day_us(session.id_day) + _UNSCHEDULED_SPAN_US
+                limit_us = day_us(session.id_day) + LONG_SILENCE_US
             else:
                 limit_us = clock_us
-                if watermark_us is not None:
-                    clock_us = min(clock_us, watermark_us + self._settings.idle_timeout_us)
+                step_us = self._settings.idle_timeout_us
             if clock_us <= limit_us:
+                if watermark_us is not None:
+                    clock_us = min(clock_us, watermark_us + step_us)
                 self._watermark_us = watermark_us = clock_us
         session.touched_us = now_us = watermark_us or 0
         if now_us >= self._open.next_deadline_us:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from stream_fp.completion import CompletionPolicy
 from stream_fp.times import MINUTE_US
 
-__all__ = ["EngineSettings"]
+__all__ = ["RULES_VERSION", "EngineSettings"]
+
+#: Changes whenever the code would make something else of the same records and settings: when sessions open, close or
+#: cross. It is part of the fingerprint that travels with each commit.
+RULES_VERSION: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,24 +157,13 @@ class OffsetLostError(ServiceError):
     Parameters
     ----------
     topic, partition : str, int
-    committed : int
-        The committed offset: the first record that an open session needs.
-    published : int
-        Output of all records below it has been published.
-    oldest, end : int
-        What the partition holds now.
+    why : str
+        What was committed, and what is there.
     """
 
-    def __init__(self, topic: str, partition: int, *, committed: int, published: int, oldest: int, end: int) -> None:
-        what = (
-            f"the committed offset {committed} is gone, the oldest record kept is {oldest}; sessions open at that time "
-            "cannot be rebuilt"
-            if published <= end
-            else f"output was published up to offset {published}, but the partition ends at {end}; the topic was made "
-            "anew or has lost records"
-        )
+    def __init__(self, topic: str, partition: int, why: str) -> None:
         super().__init__(
-            f'{topic}[{partition}]: {what}. Set `offset_lost = "earliest"` to go on from the oldest record, or '
+            f'{topic}[{partition}]: {why}. Set `offset_lost = "earliest"` to go on from the oldest record, or '
             '"latest" from the newest'
         )
         self.topic = topic

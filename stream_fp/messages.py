@@ -77,7 +77,7 @@ class Message(Struct, gc=False):
     price: float | UnsetType | None = UNSET
     intensity: float | None = None
     htf_regime: Regime | None = None
-    event_id: ShortText | int | None = None
+    event_id: ShortText | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     session_metadata: SessionMetadata | None = None
 
 

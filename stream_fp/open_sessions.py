@@ -2,8 +2,9 @@
 
 Pure state behind the engine. A session closes in event time: when the watermark has passed its scheduled end (and the
 last moment it was heard of) by the grace, or, where its id names no schedule, when it has been silent for the idle
-timeout. Only the id decides which, never what a session declares of itself: when a session closes has to be the same
-for an engine that starts at a later low offset and has not seen the declaration.
+timeout; and in any case after days of silence, since an id may name the wrong year. Only the id decides which, never
+what a session declares of itself: when a session closes has to be the same for an engine that starts at a later low
+offset and has not seen the declaration.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import heapq
 from typing import Final
 
 from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_EVENT_ID, BYTES_PER_SESSION, Session
+from stream_fp.times import HOUR_US
 
-__all__ = ["OpenSessions"]
+__all__ = ["LONG_SILENCE_US", "OpenSessions"]
 
+#: Three days: longer than a weekend for which a session may be announced, shorter than any retention.
+LONG_SILENCE_US: Final = 3 * 24 * HOUR_US
 _NEVER: Final = float("inf")
 
 
@@ -40,13 +44,14 @@ class OpenSessions:
         Below this watermark no session closes; infinity where none is open.
     """
 
-    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "by_key", "n_event_ids", "n_events",
+    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "_long_silence_us", "by_key", "n_event_ids", "n_events",
                  "next_deadline_us")  # fmt: skip
 
     def __init__(self, *, grace_us: int, idle_timeout_us: int) -> None:
         # At least one: a session must not close at the very event by which it is heard of.
         self._grace_us = max(1, grace_us)
         self._idle_timeout_us = max(1, idle_timeout_us)
+        self._long_silence_us = max(LONG_SILENCE_US, self._grace_us, self._idle_timeout_us)
         self._deadlines: list[tuple[int, int, bytes]] = []
         self.by_key: dict[bytes, Session] = {}
         self.n_events = 0
@@ -99,7 +104,7 @@ class OpenSessions:
                 continue  # closed before, or opened anew since
             key = entry[2]
             session = self.by_key[key]
-            if session.touched_us == 0 and session.id_end_us is None:
+            if session.touched_us == 0 and not self._is_past(session, watermark_us):
                 session.touched_us = watermark_us  # heard of before any time was known
             if self._deadline_us(session) <= watermark_us:
                 closed.append(self.remove(key))
@@ -108,11 +113,14 @@ class OpenSessions:
         self.next_deadline_us = self._deadlines[0][0] if self._deadlines else _NEVER
         return closed
 
+    def _is_past(self, session: Session, watermark_us: int) -> bool:
+        return session.id_end_us is not None and session.id_end_us + self._grace_us <= watermark_us
+
     def _deadline_us(self, session: Session) -> int:
         end_us = session.id_end_us
         if end_us is None:
             return session.touched_us + self._idle_timeout_us
-        return max(end_us, session.touched_us) + self._grace_us
+        return min(max(end_us, session.touched_us) + self._grace_us, session.touched_us + self._long_silence_us)
 
     def _push(self, key: bytes, session: Session) -> None:
         # Sessions that were ended leave entries behind; sweep them out when they have become the most.

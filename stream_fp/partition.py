@@ -33,7 +33,7 @@ from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
-from stream_fp.kafka.told import Told, find_told
+from stream_fp.kafka.told import Told, find_told, last_told
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
@@ -186,6 +186,7 @@ class PartitionWorker:
             partition=self.partition,
             start_from=settings.start_from,
             offset_lost=settings.offset_lost,
+            last_told=lambda: last_told(settings, self.partition, n_output_partitions=self._n_output_partitions),
             stable=settings.delivery == "exactly-once",
             timeout_s=settings.request_timeout_s,
         )
@@ -202,6 +203,7 @@ class PartitionWorker:
             already_told=None if told is None else told.covers,
             clock=time.perf_counter_ns,
         )
+        self._committed_position = -1  # that of this life; the one before may have lost its topic
         if point.is_new:
             note = self._progress(point.published_offset, point.low_offset, point.watermark_us)
             await publisher.publish([], point.low_offset, note)
@@ -212,27 +214,34 @@ class PartitionWorker:
         self._consumer.resume(self.partition)
         _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
         self._rebuilding = True
-        await self._rebuild(self._engine, point.low_offset, point.published_offset)
+        beyond = await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._rebuilding = False
         if told is not None and not self._stopping.is_set():
             await self._publish_owed(self._engine, point)
+        if beyond and not self._stopping.is_set():
+            await self._take(self._engine, beyond)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         if not self._n_failures:
             self.not_ready = ""
 
-    async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> None:
-        """Read what was published before once more, until the engine is where it was."""
-        position = low_offset
+    async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> Sequence[ConsumerRecord]:
+        """Read what was published before once more, until the engine is where it was.
+
+        Returns the records that came along and lie beyond: what is owed has to be published before them.
+        """
+        position, beyond = low_offset, list[ConsumerRecord]()
         while position < published_offset and not self._stopping.is_set():
             self.not_ready = f"rebuilding, {published_offset - position} records to go"
             records = await self._fetch()
+            beyond = [record for record in records if record.offset >= published_offset]
             self._metrics_decode(engine)
-            if not await self._take(engine, records):
+            if not await self._take(engine, records[: len(records) - len(beyond)]) or beyond:
                 # Records may have been deleted or be markers: the client's position tells that they were passed.
                 position = await self._consumer.position(self.partition)
             else:
                 position = engine.position or position
-            self.furthest = max(self.furthest, position)
+            self.furthest = max(self.furthest, min(position, published_offset))
+        return beyond
 
     async def _told_under_other_settings(self, point: StartingPoint) -> Told | None:
         """Return what open sessions have been told, where settings or model have changed since; else None."""
@@ -248,27 +257,32 @@ class PartitionWorker:
         )  # fmt: skip
         self.not_ready = "reading its own output, after a change of settings or model"
         return await find_told(
-            self._settings, self.partition, since=point.low_offset, n_output_partitions=self._n_output_partitions
+            self._settings,
+            self.partition,
+            since=point.low_offset,
+            changed_at=self._changed_at,
+            n_output_partitions=self._n_output_partitions,
         )
 
     async def _publish_owed(self, engine: Engine, point: StartingPoint) -> None:
         """Publish what sessions open now are owed under the new settings, and commit these.
 
-        The commit keeps the old fingerprint until all is published: a crash in between looks for the rest again.
+        Until all is published the commit says nothing of settings: after a crash in between, whoever comes next, with
+        these settings or with those before, looks into the output topic again.
         """
         outcomes = list(engine.speak())
         _logger.info("%s: %d predictions owed after the change of settings or model", self.name, len(outcomes))
         publisher = self._running_publisher()
-        old = Progress(
+        unsettled = Progress(
             published=point.published_offset,
             watermark_us=point.watermark_us,
-            fingerprint=point.fingerprint or "",
-            changed_at=point.changed_at,
+            fingerprint="",
+            changed_at=point.published_offset,
         )
         for first in range(0, len(outcomes), _OWED_AT_ONCE):
             owed = outcomes[first : first + _OWED_AT_ONCE]
             await self._write_sidecars(owed)
-            await publisher.publish(owed, point.low_offset, old)
+            await publisher.publish(owed, point.low_offset, unsettled)
             self._observe(owed)
         low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
         await publisher.publish([], low_offset, self._progress(point.published_offset, low_offset, watermark_us))
@@ -281,6 +295,7 @@ class PartitionWorker:
             # Markers of transactions are passed without a record; the client knows.
             with contextlib.suppress(IllegalStateError):  # taken away meanwhile
                 self._client_position = await self._consumer.position(self.partition)
+                engine.pass_over(self._client_position)
                 self.furthest = max(self.furthest, self._client_position)
 
     async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
@@ -353,6 +368,9 @@ class PartitionWorker:
         self._observe(outcomes)
 
     def _progress(self, published: int, low_offset: int, watermark_us: int | None) -> Progress:
+        if published < self._committed_position:
+            msg = f"{self.name}: published position {published} below {self._committed_position}, which is committed"
+            raise RuntimeError(msg)
         # Once no session is open from before the change, nobody has to know of it any more.
         changed_at = self._changed_at if low_offset < self._changed_at else 0
         return Progress(
@@ -373,7 +391,8 @@ class PartitionWorker:
                 self._log_dead_letter(outcome)
             else:
                 timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
-                metrics.end_to_end.observe(max(0.0, now_s - timestamp_ms / 1000))
+                if not outcome.is_owed:  # their age says nothing of this service's speed
+                    metrics.end_to_end.observe(max(0.0, now_s - timestamp_ms / 1000))
                 metrics.extraction.observe(outcome.extraction_ns / 1e9)
                 metrics.classification.observe(outcome.classification_ns / 1e9)
                 metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
@@ -396,6 +415,7 @@ class PartitionWorker:
     async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
         """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
         predictions = [outcome.prediction for outcome in outcomes if isinstance(outcome, Published)]
+        before = self.not_ready
         backoff_s = _FIRST_BACKOFF_S
         while predictions:
             try:
@@ -409,7 +429,7 @@ class PartitionWorker:
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             else:
-                self.not_ready = ""
+                self.not_ready = before
                 return
 
     def _retire_counts(self) -> None:

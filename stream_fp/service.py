@@ -21,16 +21,16 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
-from stream_fp.errors import ConfigError, ServiceError, StalledError
+from stream_fp.errors import ConfigError, ServiceError, StreamFpError
 from stream_fp.health import Health, HealthServer
-from stream_fp.kafka.clients import new_admin, new_consumer
+from stream_fp.kafka.clients import close_within, new_admin, new_consumer
 from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library, load_library
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
 from stream_fp.sinks.files import FileSinks
 from stream_fp.sinks.sidecar import check_writable
-from stream_fp.stalls import StallDetector
+from stream_fp.watch import ProgressWatch
 from stream_fp.watchdog import Watchdog
 
 __all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
@@ -38,12 +38,13 @@ __all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
 _logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S: Final = 1.0
-_WATCH_INTERVAL_S: Final = 5.0
 #: Part of the session time-out that draining revoked partitions may take; the rest is for the rejoin.
 _REVOKE_BUDGET: Final = 0.5
 #: Part of the grace period that draining may take; the rest is for leaving the group.
 _DRAIN_SHARE: Final = 0.7
 _RETRY_S: Final = 0.2
+#: Joining a group takes less, unless there is something to say about it.
+_LONG_JOIN_S: Final = 3.0
 #: After the grace period, for the interpreter to end in.
 _LAST_GRACE_S: Final = 5.0
 
@@ -99,6 +100,7 @@ async def run_service(settings: Settings) -> None:
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_told_elsewhere)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = Service(settings)
@@ -121,6 +123,14 @@ async def run_service(settings: Settings) -> None:
         await service.aclose()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _told_elsewhere(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Pass on what nobody has asked for, but for failures that an abandoned client leaves behind: those were told."""
+    if isinstance(context.get("exception"), KafkaError):
+        _logger.debug("%s: %r", context["message"], context["exception"])
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _reached(call: Callable[[], Awaitable[dict[str, int]]], budget_s: float) -> dict[str, int]:
@@ -163,7 +173,6 @@ class Service:
         self._classifier: Classifier
         self._n_output_partitions = 0
         self._started = False
-        self._ends: dict[TopicPartition, int] = {}
 
     async def __aenter__(self) -> Self:
         try:
@@ -199,17 +208,27 @@ class Service:
         _logger.info("connecting to %s", settings.bootstrap_servers)
         try:
             self._admin = new_admin(settings)
-            self._stack.push_async_callback(_bounded, self._admin.close, settings.shutdown_grace_s * (1 - _DRAIN_SHARE))
+            self._stack.push_async_callback(
+                close_within, self._admin.close, settings.shutdown_grace_s * (1 - _DRAIN_SHARE)
+            )
             await self._admin.start()
             n_partitions = await _reached(lambda: ensure_topics(self._admin, settings), settings.request_timeout_s)
             self._n_output_partitions = n_partitions[settings.output_topic]
             self._consumer = new_consumer(settings)
             self._stack.push_async_callback(
-                _bounded, self._consumer.stop, settings.shutdown_grace_s * (1 - _DRAIN_SHARE)
+                close_within, self._consumer.stop, settings.shutdown_grace_s * (1 - _DRAIN_SHARE)
             )
             self._failure = asyncio.get_running_loop().create_future()
             self._consumer.subscribe([settings.input_topic], listener=_Listener(self._revoked, self._assigned))
-            await self._consumer.start()
+            # A member that was killed a moment ago keeps everybody waiting.
+            waiting = asyncio.get_running_loop().call_later(
+                _LONG_JOIN_S, _logger.info,
+                "still joining group %s; a member that died keeps it for up to its session time-out", settings.group_id,
+            )  # fmt: skip
+            try:
+                await self._consumer.start()
+            finally:
+                waiting.cancel()
         except (KafkaError, OSError) as error:
             raise ServiceError(
                 f"cannot reach Kafka at {settings.bootstrap_servers} with {settings.security_protocol} (settings "
@@ -233,12 +252,15 @@ class Service:
             msg = "expected a started service"
             raise RuntimeError(msg)
         waiter = asyncio.ensure_future(stop.wait())
-        watch = asyncio.create_task(self._watch(), name="stall watch")
+        watcher = ProgressWatch(self.settings, admin=self._admin, health=self.health, workers=lambda: self._workers)
+        watch = asyncio.create_task(watcher.run(), name="progress watch")
         try:
             while not (stop.is_set() or self._failure.done() or watch.done()):
                 watched: set[asyncio.Future[Any]] = {waiter, watch, self._failure}
                 await asyncio.wait(watched, timeout=_LOOK_INTERVAL_S, return_when="FIRST_COMPLETED")
                 await self._look()
+        except KafkaError as error:
+            raise ServiceError(f"group {self.settings.group_id}: {error!r}") from error
         finally:
             waiter.cancel()
             watch.cancel()
@@ -298,15 +320,21 @@ class Service:
             if late:
                 await asyncio.wait(late, timeout=1.0)
         for partition in stopping:
-            del self._workers[partition], self._tasks[partition]
+            # Whoever else was stopping the same workers may have been quicker.
+            self._workers.pop(partition, None)
+            self._tasks.pop(partition, None)
         self.metrics.assigned.set(len(self._workers))
 
     def _worker_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self._failure is None or self._failure.done():
+        if task.cancelled() or (error := task.exception()) is None:
             return
-        error = task.exception()
-        if error is not None:
+        if not isinstance(error, StreamFpError):
+            _logger.error("%s: unexpected", task.get_name(), exc_info=error)
+            error = ServiceError(f"{task.get_name()}: {error!r}")
+        if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
+        else:
+            _logger.error("%s: %s", task.get_name(), error)
 
     # --------------------------------------------------------------------------------------------------- looking after
 
@@ -319,31 +347,6 @@ class Service:
             if not self._consumer.assignment():
                 await self._consumer.getmany(timeout_ms=0)
         self.health.not_ready = reasons
-
-    async def _watch(self) -> None:
-        """Keep liveness up to date, and give up on a stall that lasts.
-
-        A broker that does not answer changes nothing about who makes progress.
-
-        Raises
-        ------
-        StalledError
-            When a partition has stood still for `stall_exit_s` with records waiting.
-        """
-        detector = StallDetector(self.settings.stall_timeout_s)
-        while True:
-            await asyncio.sleep(min(_WATCH_INTERVAL_S, self.settings.stall_timeout_s / 4))
-            workers = dict(self._workers)
-            with contextlib.suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(self.settings.stall_timeout_s):
-                    self._ends |= await self._consumer.end_offsets(list(workers))
-            # Where the broker did not answer, the end known before still tells whether records wait.
-            found = {
-                worker.name: (worker.furthest, self._ends.get(partition, 0)) for partition, worker in workers.items()
-            }
-            self.health.not_alive = detector.observe(found, time.monotonic())
-            if detector.longest_s >= self.settings.stall_exit_s:
-                raise StalledError(self.health.not_alive, self.settings.stall_exit_s)
 
     def views(self) -> list[PartitionView]:
         """Return the books of the partitions owned now."""
@@ -364,15 +367,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         await self._assigned(assigned)
-
-
-async def _bounded(close: Callable[[], Awaitable[None]], budget_s: float) -> None:
-    """Close a client within a time; what it has to say in the end changes nothing any more."""
-    closing = asyncio.ensure_future(close())
-    _, late = await asyncio.wait({closing}, timeout=budget_s)
-    if late:
-        closing.cancel()
-        await asyncio.wait({closing})
-    # A client without a broker may end by a cancellation of its own making.
-    if not closing.cancelled() and (error := closing.exception()) is not None:
-        _logger.warning("closing a Kafka client: %r", error)

@@ -37,6 +37,7 @@ class TopicFactory(Protocol):
         n_partitions: int = 1,
         *,
         prefix: str = "test",
+        name: str = "",
         replication_factor: int = 1,
         settings: Mapping[str, str] | None = None,
     ) -> str: ...
@@ -74,10 +75,11 @@ async def topic_factory(broker: str) -> AsyncIterator[TopicFactory]:
         n_partitions: int = 1,
         *,
         prefix: str = "test",
+        name: str = "",
         replication_factor: int = 1,
         settings: Mapping[str, str] | None = None,
     ) -> str:
-        name = f"{prefix}-{uuid.uuid4().hex[:12]}"
+        name = name or f"{prefix}-{uuid.uuid4().hex[:12]}"
         topic = NewTopic(name, n_partitions, replication_factor, topic_configs=dict(settings or {}))
         response = await admin.create_topics([topic])
         for _, code, message in response.topic_errors:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -11,7 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from stream_fp.config import Settings
 from stream_fp.errors import ConfigError
 
-__all__ = ["new_admin", "new_consumer", "new_producer", "new_reader"]
+__all__ = ["close_within", "new_admin", "new_consumer", "new_producer", "new_reader"]
+
+_logger = logging.getLogger(__name__)
 
 
 def new_consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -59,6 +64,18 @@ def new_producer(settings: Settings, transactional_id: str | None) -> AIOKafkaPr
 def new_admin(settings: Settings) -> AIOKafkaAdminClient:
     """Return an admin client, not started."""
     return AIOKafkaAdminClient(**_connection(settings))
+
+
+async def close_within(close: Callable[[], Awaitable[None]], budget_s: float) -> None:
+    """Close a client within a time; what it has to say in the end changes nothing any more."""
+    closing = asyncio.ensure_future(close())
+    _, late = await asyncio.wait({closing}, timeout=budget_s)
+    if late:
+        closing.cancel()
+        await asyncio.wait({closing})
+    # A client without a broker may end by a cancellation of its own making.
+    if not closing.cancelled() and (error := closing.exception()) is not None:
+        _logger.warning("closing a Kafka client: %r", error)
 
 
 def _connection(settings: Settings) -> dict[str, Any]:

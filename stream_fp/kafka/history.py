@@ -5,21 +5,23 @@ Reads outside any group and commits nothing. What comes while it reads is left o
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_fp.config import Settings
 from stream_fp.errors import ServiceError, TopicMissingError
-from stream_fp.kafka.clients import new_admin, new_reader
+from stream_fp.kafka.clients import close_within, new_admin, new_reader
 from stream_fp.kafka.topics import topic_layouts
 
 __all__ = ["Span", "TopicHistory"]
 
-_TIMEOUT_MS = 1_000
+_TIMEOUT_MS: Final = 1_000
+_CLOSE_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +63,8 @@ class TopicHistory:
         await self._close()
 
     async def _close(self) -> None:
-        await self._reader.stop()
-        await self._admin.close()
+        await close_within(self._reader.stop, _CLOSE_S)
+        await close_within(self._admin.close, _CLOSE_S)
 
     async def spans(self, from_us: int | None = None, to_us: int | None = None) -> list[Span]:
         """Return what each partition holds of the records whose Kafka time stamp lies in [`from_us`, `to_us`).
@@ -72,6 +74,13 @@ class TopicHistory:
         TopicMissingError
             When there is no such topic.
         """
+        topic = self._settings.input_topic
+        try:
+            return await self._spans(from_us, to_us)
+        except KafkaError as error:
+            raise ServiceError(f"looking for topic `{topic}`: {error!r}") from error
+
+    async def _spans(self, from_us: int | None, to_us: int | None) -> list[Span]:
         reader, topic = self._reader, self._settings.input_topic
         layouts = await topic_layouts(self._admin)
         if topic not in layouts:
@@ -91,11 +100,30 @@ class TopicHistory:
         return {p: ends[p] if found[p] is None else found[p].offset for p in partitions}
 
     async def read(self, span: Span) -> AsyncIterator[Sequence[ConsumerRecord]]:
-        """Yield the records of a span in offset order, some at a time."""
+        """Yield the records of a span in offset order, some at a time.
+
+        Raises
+        ------
+        ServiceError
+            When the brokers have nothing more of it to give.
+        """
         reader, partition = self._reader, span.partition
         reader.assign([partition])
         reader.seek(partition, span.first)
-        while span.first < span.end and await reader.position(partition) < span.end:
-            batches = await reader.getmany(partition, timeout_ms=_TIMEOUT_MS, max_records=5_000)
+        position, moved_s = span.first, time.monotonic()
+        while position < span.end:
+            try:
+                batches = await reader.getmany(partition, timeout_ms=_TIMEOUT_MS, max_records=5_000)
+                reached = await reader.position(partition)
+            except KafkaError as error:
+                raise self._broken(span, position, repr(error)) from error
             if records := [record for record in batches.get(partition, ()) if record.offset < span.end]:
                 yield records
+            if reached > position:
+                position, moved_s = reached, time.monotonic()
+            elif time.monotonic() - moved_s > self._settings.request_timeout_s:
+                raise self._broken(span, position, f"nothing came for {self._settings.request_timeout_s:g} s")
+
+    def _broken(self, span: Span, position: int, why: str) -> ServiceError:
+        topic, number = span.partition
+        return ServiceError(f"{topic}[{number}]: reading ended at offset {position} of {span.end}: {why}")

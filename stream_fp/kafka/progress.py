@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from stream_fp.engine import EngineSettings
+from stream_fp.engine_settings import RULES_VERSION, EngineSettings
 from stream_fp.errors import OffsetLostError
 from stream_fp.kafka.offsets import committed_offset
 from stream_fp.library import Library
@@ -72,7 +73,7 @@ def fingerprint_of(settings: EngineSettings, library: Library, *methods: str) ->
     *methods : str
         Metric, confidence method and assignment.
     """
-    content = msgspec.json.encode([settings, library.fingerprint, methods])
+    content = msgspec.json.encode([RULES_VERSION, settings, library.fingerprint, methods])
     return hashlib.sha256(content).hexdigest()[:16]
 
 
@@ -84,10 +85,28 @@ async def find_starting_point(
     partition: TopicPartition,
     start_from: str,
     offset_lost: str,
+    last_told: Callable[[], Awaitable[int | None]],
     stable: bool = True,
     timeout_s: float = 20.0,
 ) -> StartingPoint:
     """Read where a partition stands.
+
+    Parameters
+    ----------
+    consumer : AIOKafkaConsumer
+    admin : AIOKafkaAdminClient
+    group_id : str
+    partition : TopicPartition
+    start_from : {"earliest", "latest"}
+        Where a group begins that never committed.
+    offset_lost : {"fail", "earliest", "latest"}
+        What to do when the topic does not hold what the commit needs, or the broker has forgotten the commit.
+    last_told : callable
+        Asked where nothing is committed: for which record the group last published, if it ever did.
+    stable : bool
+        Wait for transactions that are about to replace the committed offset.
+    timeout_s : float
+        For the coordinator to answer.
 
     Raises
     ------
@@ -98,37 +117,38 @@ async def find_starting_point(
     """
     async with asyncio.timeout(timeout_s):
         found = await committed_offset(admin, group_id, partition, stable=stable)
+    oldest = (await consumer.beginning_offsets([partition]))[partition]
     if found.offset < 0:
-        edge = consumer.beginning_offsets if start_from == "earliest" else consumer.end_offsets
-        offset = (await edge([partition]))[partition]
-        return StartingPoint(
-            low_offset=offset, published_offset=offset, watermark_us=None, fingerprint=None, is_new=True
-        )
+        last = await last_told()
+        end = (await consumer.end_offsets([partition]))[partition]
+        if last is not None:
+            why = (
+                f"group {group_id} has no committed offset, although it has published the prediction of record {last}; "
+                "the broker has forgotten it (`offsets.retention.minutes`), or the topic was made anew"
+            )
+            return _lost(partition, offset_lost, why, oldest, end)
+        return _new(oldest if start_from == "earliest" else end)
     progress = _decode(found.metadata)
     published = found.offset if progress is None else progress.published
-    oldest = (await consumer.beginning_offsets([partition]))[partition]
     end = await _end_from(consumer, partition, published)
     if found.offset < oldest == end == published:
         _logger.warning(
             "%s[%d]: fell silent, and all its records are older than the topic keeps: sessions open then count as over",
             partition.topic, partition.partition,
         )  # fmt: skip
-        return StartingPoint(
-            low_offset=end,
-            published_offset=end,
-            watermark_us=None if progress is None else progress.watermark_us,
-            fingerprint=None,
-            is_new=True,
+        return _new(end, watermark_us=None if progress is None else progress.watermark_us)
+    if published > end:
+        why = (
+            f"output was published up to offset {published}, but the partition ends at {end}; the topic was made anew "
+            "or has lost records"
         )
-    if found.offset < oldest or published > end:
-        if offset_lost == "fail":
-            raise OffsetLostError(*partition, committed=found.offset, published=published, oldest=oldest, end=end)
-        offset = oldest if offset_lost == "earliest" else end
-        # Beyond the end: the topic was made anew, and its offsets have nothing to do with those published.
-        silent_until = offset if published > end else max(offset, published)
-        return StartingPoint(
-            low_offset=offset, published_offset=silent_until, watermark_us=None, fingerprint=None, is_new=True
+        return _lost(partition, offset_lost, why, oldest, end)
+    if found.offset < oldest:
+        why = (
+            f"the committed offset {found.offset} is gone, the oldest record kept is {oldest}; sessions open at that "
+            "time cannot be rebuilt"
         )
+        return _lost(partition, offset_lost, why, oldest, end, published=published)
     if progress is None:
         return StartingPoint(
             low_offset=found.offset, published_offset=found.offset, watermark_us=None, fingerprint=None
@@ -139,6 +159,28 @@ async def find_starting_point(
         watermark_us=progress.watermark_us,
         fingerprint=progress.fingerprint,
         changed_at=progress.changed_at,
+    )
+
+
+def _lost(
+    partition: TopicPartition, offset_lost: str, why: str, oldest: int, end: int, *, published: int = 0
+) -> StartingPoint:
+    if offset_lost == "fail":
+        raise OffsetLostError(partition.topic, partition.partition, why)
+    point = _new(oldest if offset_lost == "earliest" else end, published=published)
+    _logger.warning(
+        "%s[%d]: %s; going on from offset %d (setting `offset_lost`)", *partition, why, point.low_offset
+    )  # fmt: skip
+    return point
+
+
+def _new(offset: int, *, published: int = 0, watermark_us: int | None = None) -> StartingPoint:
+    return StartingPoint(
+        low_offset=offset,
+        published_offset=max(offset, published),
+        watermark_us=watermark_us,
+        fingerprint=None,
+        is_new=True,
     )
 
 

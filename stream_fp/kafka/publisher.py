@@ -15,13 +15,20 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
+from aiokafka.errors import (
+    InvalidTransactionTimeout,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    RecordListTooLargeError,
+)
 from aiokafka.structs import OffsetAndMetadata
 
 from stream_fp.config import Settings
+from stream_fp.errors import ServiceError
 from stream_fp.kafka.clients import new_producer
 from stream_fp.kafka.progress import Progress
-from stream_fp.kafka.told import OWED_HEADER, SOURCE_HEADER
+from stream_fp.kafka.told import GROUP_HEADER, OWED_HEADER, SOURCE_HEADER
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 
@@ -85,12 +92,20 @@ class Publisher:
         ------
         KafkaError, TimeoutError
             When the broker refuses, or does not answer in time.
+        ServiceError
+            When it never will do otherwise: the transaction time-out is above the broker's limit.
         """
         producer = new_producer(self._settings, self.transactional_id if self._exactly_once else None)
         self._producer = producer
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
                 await _translated(producer.start())
+        except InvalidTransactionTimeout as error:
+            await self.abandon()
+            raise ServiceError(
+                f"setting `transaction_timeout_s`: the broker refuses {self._settings.transaction_timeout_s:g} s; its "
+                "own setting `transaction.max.timeout.ms` allows less"
+            ) from error
         except BaseException:
             await self.abandon()
             raise
@@ -184,6 +199,7 @@ class Publisher:
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
         headers = [
             (SOURCE_HEADER, source.encode()),
+            (GROUP_HEADER, self._settings.group_id.encode()),
             ("stream_fp.model_version", outcome.prediction.classification_metadata.model_version.encode()),
             ("stream_fp.processed_at", datetime.now(UTC).isoformat().encode()),
         ]

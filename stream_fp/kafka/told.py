@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,12 +19,14 @@ from stream_fp.config import Settings
 from stream_fp.kafka.clients import new_reader
 from stream_fp.sessions import Session
 
-__all__ = ["OWED_HEADER", "SOURCE_HEADER", "Told", "find_told", "source_of"]
+__all__ = ["GROUP_HEADER", "OWED_HEADER", "SOURCE_HEADER", "Told", "find_told", "last_told", "source_of"]
 
 _logger = logging.getLogger(__name__)
 
 #: Header of a prediction: ``<topic>-<partition>@<offset>`` of the record that brought it about.
 SOURCE_HEADER: Final = "stream_fp.source"
+#: Header of a prediction: the consumer group that published it.
+GROUP_HEADER: Final = "stream_fp.group"
 #: Header of a prediction that was published late, after a change of settings: its source lies before those around it.
 OWED_HEADER: Final = "stream_fp.owed"
 _FIRST_SPAN: Final = 2_000
@@ -44,20 +46,26 @@ _decode: Final = msgspec.json.Decoder(_Value).decode
 
 @dataclass(slots=True)
 class Told:
-    """Predictions of one input partition, by session."""
+    """Predictions of one input partition, by session.
 
+    What opened before `changed_at` is one with all that came before under its id: by the former settings the session
+    may have opened earlier or later than by these.
+    """
+
+    changed_at: int = 0
     by_key: dict[bytes, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
     """Offset of the record that brought it about, and checkpoint."""
 
     def covers(self, session: Session, checkpoint_pct: float) -> bool:
         """Tell whether a session has a prediction at this checkpoint or, as the topic may be compacted, a later one."""
         predictions = self.by_key.get(session.id.encode(), ())
-        return any(
-            offset >= session.first_offset and told_pct >= checkpoint_pct - 1e-9 for offset, told_pct in predictions
-        )
+        since = session.first_offset if session.first_offset >= self.changed_at else 0
+        return any(offset >= since and told_pct >= checkpoint_pct - 1e-9 for offset, told_pct in predictions)
 
 
-async def find_told(settings: Settings, partition: TopicPartition, *, since: int, n_output_partitions: int) -> Told:
+async def find_told(
+    settings: Settings, partition: TopicPartition, *, since: int, changed_at: int, n_output_partitions: int
+) -> Told:
     """Read the predictions that records of an input partition brought about from offset `since` on.
 
     Parameters
@@ -67,12 +75,13 @@ async def find_told(settings: Settings, partition: TopicPartition, *, since: int
         The input partition.
     since : int
         Low offset: no session open now had a prediction before it.
+    changed_at : int
+        Published position at the change.
     n_output_partitions : int
         Of the output topic; the output partition of the same number is read, or all where there is none.
     """
-    numbers = [partition.partition] if partition.partition < n_output_partitions else range(n_output_partitions)
-    outputs = [TopicPartition(settings.output_topic, number) for number in numbers]
-    told = Told()
+    outputs = _outputs(settings, partition, n_output_partitions)
+    told = Told(changed_at)
     # To the very end, not only to where the oldest open transaction begins: behind one of another input partition there
     # may be committed predictions of ours. The reader waits there until it has ended.
     async with new_reader(settings, isolation_level="read_uncommitted") as looker:
@@ -83,21 +92,54 @@ async def find_told(settings: Settings, partition: TopicPartition, *, since: int
     return told
 
 
+async def last_told(settings: Settings, partition: TopicPartition, *, n_output_partitions: int) -> int | None:
+    """Return for which record this group last published a prediction, as far as recent output tells; else None."""
+    outputs = _outputs(settings, partition, n_output_partitions)
+    found: list[int] = []
+    async with new_reader(settings) as reader:
+        reader.assign(outputs)
+        oldest = await reader.beginning_offsets(outputs)
+        ends = await reader.end_offsets(outputs)
+        for output in outputs:
+            reader.assign([output])
+            first = max(oldest[output], ends[output] - _FIRST_SPAN)
+            async for records in _read(reader, output, first, ends[output]):
+                for record in records:
+                    headers = dict(record.headers)
+                    origin = source_of(headers.get(SOURCE_HEADER, b""))
+                    ours = headers.get(GROUP_HEADER) == settings.group_id.encode()
+                    if ours and origin is not None and origin[0] == partition:
+                        found.append(origin[1])
+    return max(found, default=None)
+
+
+def _outputs(settings: Settings, partition: TopicPartition, n_output_partitions: int) -> list[TopicPartition]:
+    """Return where predictions of an input partition go: to the partition of the same number, where there is one."""
+    numbers = [partition.partition] if partition.partition < n_output_partitions else range(n_output_partitions)
+    return [TopicPartition(settings.output_topic, number) for number in numbers]
+
+
+async def _read(
+    reader: AIOKafkaConsumer, output: TopicPartition, first: int, end: int
+) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    if first < end:
+        reader.seek(output, first)
+        while await reader.position(output) < end:
+            for some in (await reader.getmany(output, timeout_ms=_TIMEOUT_MS)).values():
+                yield [record for record in some if record.offset < end]
+
+
 async def _read_back(
     reader: AIOKafkaConsumer, output: TopicPartition, end: int, told: Told, *, source: TopicPartition, since: int
 ) -> None:
     reader.assign([output])
     oldest = (await reader.beginning_offsets([output]))[output]
     last, span = end, _FIRST_SPAN
-    while last > oldest:
+    reached = False
+    while last > oldest and not reached:
         first = max(oldest, last - span)
-        reader.seek(output, first)
-        records: list[ConsumerRecord] = []
-        while await reader.position(output) < last:
-            for some in (await reader.getmany(output, timeout_ms=_TIMEOUT_MS)).values():
-                records += [record for record in some if record.offset < last]
-        if _note(records, source, since, told):
-            return
+        async for records in _read(reader, output, first, last):
+            reached |= _note(records, source, since, told)
         _logger.info("%s[%d]: read back to offset %d", output.topic, output.partition, first)
         last, span = first, 2 * span
 

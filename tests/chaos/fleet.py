@@ -41,8 +41,10 @@ class Fleet:
     program: tuple[str, ...] | None = None
     processes: dict[int, ServiceProcess] = field(default_factory=dict)
     wanted: set[int] = field(default_factory=set)
-    exits: Counter[str] = field(default_factory=Counter)
-    """Processes that ended by themselves, by their last line."""
+    no_broker: int = 0
+    """Processes that ended, as they should, because no broker answered when they started."""
+    exits: list[str] = field(default_factory=list)
+    """Other processes that ended by themselves: slot, status and last line."""
     irreconcilable: list[str] = field(default_factory=list)
     """Scrapes in which consumed was not the sum of what became of the records."""
     n_scrapes: int = 0
@@ -81,11 +83,10 @@ class Fleet:
         try:
             status = await process.terminate(_END_S)
         except TimeoutError:
-            self.exits["did not end after SIGTERM"] += 1
+            self.exits.append(f"{slot}: did not end after SIGTERM")
             await process.kill()
         else:
-            if status not in _NO_NEWS:
-                self.exits[f"status {status} after SIGTERM: {_last_line(process)}"] += 1
+            self._note_end(slot, status, process)
 
     def pause(self, slot: int) -> None:
         """Stop a process as a debugger or a hypervisor does; it does not notice."""
@@ -111,9 +112,7 @@ class Fleet:
                     continue
                 if process is not None and slot not in ended_s:
                     ended_s[slot] = born()
-                    status = process.process.returncode
-                    if status not in _NO_NEWS:
-                        self.exits[f"status {status}: {_last_line(process)}"] += 1
+                    self._note_end(slot, process.process.returncode, process)
                 if born() - ended_s.get(slot, 0.0) >= _RESTART_S:
                     ended_s.pop(slot, None)
                     await self._start(slot)
@@ -132,6 +131,12 @@ class Fleet:
         self.wanted = set()
         for process in self.processes.values():
             await process.kill()
+
+    def _note_end(self, slot: int, status: int | None, process: ServiceProcess) -> None:
+        if status == 1 and _last_line(process).startswith("stream-fp: cannot reach Kafka"):
+            self.no_broker += 1
+        elif status not in _NO_NEWS:
+            self.exits.append(f"{slot}: status {status}: {_last_line(process)}")
 
     def _is_alive(self, slot: int) -> bool:
         process = self.processes.get(slot)

@@ -20,16 +20,18 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from aiokafka import ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from confluent_kafka import Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer
+from confluent_kafka import KafkaError as KafkaError_
+from confluent_kafka import TopicPartition as Partition
 
 from offline.artifacts import write_library
 from offline.dataset import load_dataset
 from offline.train import train
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
+from stream_fp.errors import ServiceError
 from stream_fp.kafka.clients import new_admin
 from stream_fp.kafka.history import TopicHistory
 from stream_fp.kafka.offsets import committed_offset
@@ -139,7 +141,7 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
         await fleet.scale_to(set())
     flowed_s = time.monotonic() - started_s
     say("comparing with a replay of the topic")
-    await _judge(report, settings, folder, fleet)
+    await _judge(report, settings, folder, fleet, feed.n_sent)
     report.figures = {
         "seed": plan.seed,
         "brokers": len(kafka.node_ids),
@@ -147,7 +149,7 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
         "sessions": len({key for key, _ in records if key}),
         "faults": dict(happened),
         "consumer processes started": fleet.n_started,
-        "consumer processes that ended by themselves": dict(fleet.exits),
+        "of these, ended at the start because no broker answered": fleet.no_broker,
         **report.figures,
         "scrapes whose books reconcile": fleet.n_scrapes - len(fleet.irreconcilable),
         "seconds": round(flowed_s),
@@ -196,8 +198,7 @@ async def _let_faults_happen(scene: Scene, plan: Plan, feed: _Feed, say: Callabl
         feed.allowed = share * (number + _SHARES_AHEAD)
         await asyncio.sleep(rng.uniform(*_CALM_S))
         say(f"fault {number}/{len(sequence)}: {fault.__name__}; {feed.n_sent} records published")
-        await fault(scene)
-        happened[fault.__name__] += 1
+        happened[fault.__name__ if await fault(scene) else "found nobody to hit"] += 1
     feed.allowed, feed.per_s = len(feed.records), _FULL_SPEED_PER_S
     return happened
 
@@ -249,7 +250,7 @@ async def _behind_after(settings: Settings, timeout_s: float) -> list[str]:
     deadline_s = time.monotonic() + timeout_s
     behind = ["nothing known"]
     while behind and time.monotonic() < deadline_s:
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+        with contextlib.suppress(KafkaError, OSError, TimeoutError, ServiceError):
             async with asyncio.timeout(20):
                 behind = await _behind(settings)
         await asyncio.sleep(0.3)
@@ -274,7 +275,7 @@ async def _behind(settings: Settings) -> list[str]:
     return behind
 
 
-async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet) -> None:
+async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet, n_sent: int) -> None:
     expected = await _replayed(settings, folder)
     expected_dead, n_records = await _refused(settings)
     published = [record.value for record in await _read(settings, settings.output_topic)]
@@ -289,8 +290,12 @@ async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet)
     ]
     compare(report, expected=expected, published=published, expected_dead=expected_dead, dead=dead)
     sidecars = read_sidecars(folder / "sidecars", SIDECAR_NAME)
-    compare_sidecars(report, dict(sidecars), published)
-    report.note("temporary files left by kills", (folder / "sidecars").glob("*/.*"))
+    compare_sidecars(report, dict(sidecars), [value for _, value in published])
+    report.note("processes that ended unexpectedly", fleet.exits)
+    if not fleet.n_scrapes:
+        report.note("runs in which nobody's books were seen", [settings.group_id])
+    if n_records < n_sent:
+        report.note("records that did not arrive", [f"{n_records} of {n_sent}"])
     report.note("books that do not reconcile", fleet.irreconcilable)
     if fleet.consumed_total > n_records:
         report.note("books with more records than there are", [f"{fleet.consumed_total:.0f} of {n_records}"])
@@ -298,6 +303,7 @@ async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet)
         "predictions": len(published),
         "dead letters": len(dead),
         "sidecars": len(sidecars),
+        "temporary files left by kills": len(list((folder / "sidecars").glob("*/.*"))),
     }
 
 
@@ -336,11 +342,36 @@ async def _refused(settings: Settings) -> tuple[dict[tuple[int, int], tuple[byte
     return refused, n_records
 
 
-async def _read(settings: Settings, topic: str) -> list[ConsumerRecord]:
-    """Read a topic as a `read_committed` reader sees it."""
-    found: list[ConsumerRecord] = []
-    async with TopicHistory(msgspec.structs.replace(settings, input_topic=topic)) as history:
-        for span in await history.spans():
-            async for records in history.read(span):
-                found += records
+def _read(settings: Settings, topic: str) -> list[Message]:
+    """Read a topic as a `read_committed` reader sees it, with another client than the one that wrote it."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": f"judge-{settings.group_id}",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+    )
+    found: list[Message] = []
+    try:
+        layout = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+        consumer.assign([Partition(topic, number, OFFSET_BEGINNING) for number in layout])
+        unread = set(layout)
+        while unread:
+            for message in consumer.consume(1_000, timeout=30.0):
+                if message.error() is None:
+                    found.append(message)
+                elif message.error().code() == KafkaError_._PARTITION_EOF:
+                    unread.discard(message.partition())
+                else:
+                    raise KafkaException(message.error())
+    finally:
+        consumer.close()
     return found
+
+
+def _place_of(message: Message) -> tuple[int, int]:
+    headers = {name: value.decode() for name, value in message.headers() or ()}
+    return int(headers["stream_fp.errors.partition"]), int(headers["stream_fp.errors.offset"])

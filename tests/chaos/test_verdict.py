@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stream_fp.messages import encode_prediction
-from tests.chaos.verdict import Report, compare, compare_sidecars
+from tests.chaos.verdict import Report, compare, compare_sidecars, identity_of
 from tests.support.builders import make_prediction
 
 A30, A50, B30 = (
@@ -20,7 +20,8 @@ LETTERS: list[Letter] = [((0, 7), b"A", b"{"), ((3, 7), None, b"[")]
 
 def judged(published: list[bytes], letters: list[Letter] = LETTERS) -> dict[str, int]:
     report = Report()
-    compare(report, expected=[A30, A50, B30], published=published, expected_dead=DEAD, dead=letters)
+    keyed = [(identity_of(value)[0].encode(), value) for value in published]
+    compare(report, expected=[A30, A50, B30], published=keyed, expected_dead=DEAD, dead=letters)
     return {kind: len(found) for kind, found in report.divergences.items()}
 
 
@@ -55,6 +56,18 @@ def test_difference_in_dead_letters_is_told(letters: list[Letter], kinds: dict[s
     assert judged([A30, A50, B30], letters) == kinds
 
 
+def test_prediction_under_another_key_is_told() -> None:
+    report = Report()
+    compare(report, expected=[A30], published=[(b"B", A30)], expected_dead=DEAD, dead=LETTERS)
+    assert list(report.divergences) == ["predictions under another key"]
+
+
+def test_run_with_nothing_to_compare_did_not_hold() -> None:
+    report = Report()
+    compare(report, expected=[], published=[], expected_dead={}, dead=[])
+    assert report.verdict.startswith("VERDICT: DIVERGED")
+
+
 @pytest.mark.parametrize(
     ("sidecars", "kinds"),
     [
@@ -62,6 +75,7 @@ def test_difference_in_dead_letters_is_told(letters: list[Letter], kinds: dict[s
         ({"A": A30, "B": B30}, {"sidecars that are not the last prediction": 1}),
         ({"A": A50[:-1], "B": B30}, {"sidecars that are not the last prediction": 1}),
         ({"A": A50}, {"sidecars missing": 1}),
+        ({"A": A50, "B": B30, "C": b"{"}, {"sidecars without a prediction": 1}),
     ],
 )
 def test_sidecar_has_to_be_the_last_prediction(sidecars: dict[str, bytes | None], kinds: dict[str, int]) -> None:

@@ -55,7 +55,7 @@ def compare(
     report: Report,
     *,
     expected: Sequence[bytes],
-    published: Sequence[bytes],
+    published: Sequence[tuple[bytes | None, bytes]],
     expected_dead: Mapping[Place, tuple[bytes | None, bytes | None]],
     dead: Sequence[tuple[Place, bytes | None, bytes | None]],
 ) -> None:
@@ -64,15 +64,22 @@ def compare(
     Parameters
     ----------
     report : Report
-    expected, published : sequence of bytes
-        Values of predictions: of the replay, and those that a `read_committed` reader sees.
+    expected : sequence of bytes
+        Values of the predictions of the replay.
+    published : sequence of (bytes, bytes)
+        Keys and values that a `read_committed` reader sees.
     expected_dead : mapping
         Key and value of each record that a replay refuses, by its place.
     dead : sequence
         Place, key and value of each dead letter.
     """
-    wanted, seen = Counter(expected), Counter(published)
-    by_identity = Counter(identity_of(value) for value in published)
+    if not expected or not expected_dead:
+        report.note("runs with nothing to compare", [f"{len(expected)} predictions, {len(expected_dead)} dead letters"])
+    wanted, seen = Counter(expected), Counter(value for _, value in published)
+    by_identity = Counter(identity_of(value) for _, value in published)
+    report.note(
+        "predictions under another key", (key for key, value in published if key != identity_of(value)[0].encode())
+    )
     report.note("predictions lost", (identity_of(value) for value in wanted.keys() - seen.keys()))
     report.note("predictions that no replay gives", (identity_of(value) for value in seen.keys() - wanted.keys()))
     report.note("predictions repeated", (who for who, n in by_identity.items() for _ in range(n - 1)))
@@ -102,6 +109,7 @@ def compare_sidecars(report: Report, sidecars: Mapping[str, bytes | None], publi
         session_id, checkpoint_pct, _ = identity_of(value)
         if checkpoint_pct >= last.get(session_id, (0.0, b""))[0]:
             last[session_id] = checkpoint_pct, value
+    report.note("sidecars without a prediction", sidecars.keys() - last.keys())
     for session_id, (_, value) in last.items():
         content = sidecars.get(session_id)
         if content is None:

@@ -18,6 +18,7 @@ from stream_fp.kafka.clients import new_admin, new_consumer, new_producer
 from stream_fp.kafka.embedded import embedded_broker
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point
 from stream_fp.kafka.publisher import Publisher
+from stream_fp.kafka.told import last_told
 from stream_fp.outcomes import Published
 from tests.support.builders import make_prediction, record
 
@@ -62,8 +63,9 @@ async def read(consumer: AIOKafkaConsumer, n_records: int) -> list[tuple[bytes, 
 
 async def starting_point(settings: Settings, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> StartingPoint:
     return await find_starting_point(
-        consumer, admin, group_id=settings.group_id, partition=PARTITION, start_from="earliest", offset_lost="fail"
-    )
+        consumer, admin, group_id=settings.group_id, partition=PARTITION, start_from="earliest", offset_lost="fail",
+        last_told=lambda: last_told(settings, PARTITION, n_output_partitions=4),
+    )  # fmt: skip
 
 
 async def test_topics_are_there_from_the_start(admin: AIOKafkaAdminClient) -> None:

@@ -23,6 +23,7 @@ from stream_fp.kafka.clients import new_admin, new_consumer
 from stream_fp.kafka.offsets import committed_offset
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
+from stream_fp.kafka.told import last_told
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 from tests.conftest import TopicFactory
@@ -63,8 +64,11 @@ class Desk:
     async def starting_point(self, *, start_from: str = "earliest", offset_lost: str = "fail") -> StartingPoint:
         return await find_starting_point(
             self.consumer, self.admin, group_id=self.settings.group_id, partition=self.partition,
-            start_from=start_from, offset_lost=offset_lost,
+            start_from=start_from, offset_lost=offset_lost, last_told=self.last_told,
         )  # fmt: skip
+
+    async def last_told(self) -> int | None:
+        return await last_told(self.settings, self.partition, n_output_partitions=self.n_output_partitions)
 
     async def point_after_filling(self, n_records: int = 50) -> StartingPoint:
         """Return the starting point, once the partition has as many records as a progress of these tests may name."""

@@ -19,7 +19,7 @@ from offline.simulate import interleave, simulate_sessions
 from stream_fp.kafka.told import OWED_HEADER
 from tests.conftest import TopicFactory
 from tests.support.builders import SESSION_ID, event, tiny_metadata, tiny_stats, write_library, write_tiny_library
-from tests.support.service import ServiceProcess, running_service
+from tests.support.service import ServiceProcess, running_service, start_service
 from tests.support.topics import Keyed, consumed, consumed_up_to_end, publish_all, read_all
 
 OTHER = "LUNCH_2025-07-29"
@@ -129,6 +129,39 @@ async def test_other_model_does_not_repeat_what_sessions_were_told_and_tells_the
     assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1"), (OTHER, 30.0, "0.0.2")]
 
 
+async def test_change_while_new_records_wait_repeats_nothing_then_or_at_the_next_start(setup: Setup) -> None:
+    await setup.publish(*events(0, 68), {"kind": "session_start", "session_id": "X_2025-07-29"})
+    await run_to_the_end(setup, "--checkpoints", "50")
+    # All of it comes in one fetch with the records that are read again.
+    bad = [(SESSION_ID.encode(), b"{")] * 3
+    await setup.publish(*events(68, 72), *events(150, 190, OTHER))
+    await publish_all(setup.broker, setup.topic, bad)
+    for _ in range(3):
+        await run_to_the_end(setup, "--checkpoints", "30,40")
+    told = await setup.predictions()
+    assert sorted(told) == [(who, pct, "0.0.1") for who in (OTHER, SESSION_ID) for pct in (30.0, 40.0)]
+    assert len(await read_all(setup.broker, f"{setup.output_topic}-dlq")) == 3
+
+
+async def test_rollback_after_a_crash_amid_a_change_of_settings_repeats_nothing(setup: Setup) -> None:
+    declared: dict[str, object] = {
+        "kind": "session_start", "session_id": SESSION_ID, "session_metadata": {"expected_events": 30},
+    }  # fmt: skip
+    await setup.publish(declared, *events(0, 20))
+    await run_to_the_end(setup, "--completion", "schedule")
+    assert await setup.predictions() == []
+    # What is owed by the new settings is published, and the process dies before it has said so.
+    program = (sys.executable, "-m", "tests.support.dying_service")
+    service = await start_service(setup.log, *setup.arguments, "--completion", "declared", program=program)
+    assert await asyncio.wait_for(service.process.wait(), 60) == 9
+    told = [(SESSION_ID, 30.0, "0.0.1")]
+    assert await setup.predictions() == told
+    # The former settings are put back; by these the session crosses only now.
+    await setup.publish(*events(20, 60))
+    await run_to_the_end(setup, "--completion", "schedule")
+    assert await setup.predictions() == told
+
+
 async def test_session_told_early_by_the_former_settings_is_not_told_again_even_after_further_restarts(
     setup: Setup,
 ) -> None:
@@ -183,6 +216,46 @@ async def test_consumer_back_after_its_offset_has_gone_says_so_and_ends(setup: S
 
 
 # --------------------------------------------------------------------------------------------------------------- stalls
+
+
+async def test_topic_made_anew_stops_the_start_instead_of_publishing_all_again(
+    setup: Setup, topic_factory: TopicFactory
+) -> None:
+    await setup.publish(*events(0, 50))
+    await run_to_the_end(setup)
+    await delete_topic(setup.broker, setup.topic)
+    await topic_factory(1, name=setup.topic)
+    await setup.publish(*events(0, 50))
+    async with running_service(setup.log, *setup.arguments) as service:
+        assert await asyncio.wait_for(service.process.wait(), 30) == 1
+        last = service.output().strip().splitlines()[-1]
+        assert "has no committed offset, although it has published the prediction of record 45" in last
+    assert len(await setup.predictions()) == 1
+    await run_to_the_end(setup, "--offset-lost", "earliest")
+    assert len(await setup.predictions()) == 2  # as was asked for
+
+
+async def test_other_group_may_publish_to_the_same_output_topic(setup: Setup) -> None:
+    await setup.publish(*events(0, 50))
+    await run_to_the_end(setup)
+    await run_to_the_end(setup, "--group-id", f"other-{setup.topic}")
+    assert len(await setup.predictions()) == 2
+
+
+async def test_transaction_time_out_above_the_brokers_limit_is_refused(setup: Setup) -> None:
+    async with running_service(setup.log, *setup.arguments, "--transaction-timeout-s", "2000000") as service:
+        assert await asyncio.wait_for(service.process.wait(), 30) == 1
+        assert "setting `transaction_timeout_s`" in service.output().strip().splitlines()[-1]
+        assert "Traceback" not in service.output()
+
+
+async def test_input_topic_that_has_gone_is_reported_and_ends_the_service(setup: Setup) -> None:
+    arguments = ("--stall-timeout-s", "2", "--stall-exit-s", "6")
+    async with running_service(setup.log, *setup.arguments, *arguments) as service:
+        await service.wait_ready()
+        await delete_topic(setup.broker, setup.topic)
+        assert await asyncio.wait_for(service.process.wait(), 90) == 1
+        assert f"topic `{setup.topic}` (setting `input_topic`) has not existed for" in service.output()
 
 
 async def test_partition_that_cannot_be_published_is_reported_and_ends_the_service(setup: Setup) -> None:

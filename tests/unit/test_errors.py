@@ -37,7 +37,7 @@ EXAMPLES = (
     RecordInvalidError("expected a key"),
     DocumentError("file.json", "expected a list"),
     TopicMissingError("session-events", "input_topic"),
-    OffsetLostError("session-events", 3, committed=17, published=40, oldest=38, end=50),
+    OffsetLostError("session-events", 3, "the committed offset 17 is gone"),
     StalledError({"session-events[3]": "no progress for 300 s"}, 300.0),
 )
 

@@ -380,6 +380,46 @@ def test_event_of_a_far_date_and_no_day_in_its_id_moves_time_by_one_idle_timeout
     assert done.forecaster.closures == []
 
 
+WRONG_YEAR = "NY_AM_2052-07-29"
+
+
+def test_session_of_a_far_year_that_is_only_announced_does_not_hold_the_low_offset_for_ever() -> None:
+    later = [event(f"NY_AM_2025-08-{day:02d}", minute=24 * 60 * (day + 2)) for day in range(1, 8)]
+    done = ran(start(WRONG_YEAR), *events(0), *later)
+    assert (WRONG_YEAR, "expired") in done.forecaster.closures
+    assert done.engine.low_offset[0] >= 6
+
+
+def test_event_of_a_far_year_moves_time_by_three_days_at_most() -> None:
+    stamp = "2052-07-29T14:00:00Z"
+    done = ran(*events(0), event(WRONG_YEAR, timestamp=stamp))
+    assert done.engine.watermark_us == us_at(3 * 24 * 60)
+
+
+def test_time_goes_on_after_a_true_gap_within_a_few_events() -> None:
+    after = "NY_AM_2025-08-28"
+    done = ran(*events(0), *(event(after, minute=30 * 24 * 60 + i) for i in range(15)))
+    assert done.engine.watermark_us == us_at(30 * 24 * 60 + 14)
+    assert done.forecaster.closures == [(SESSION_ID, "expired")]
+
+
+def test_metadata_on_an_event_means_nothing() -> None:
+    bad = {"start_time": "nonsense", "timezone": "Nowhere/Land", "expected_events": 2}
+    done = ran(*(event(minute=minute, session_metadata=bad) for minute in range(40, 46)))
+    assert done.predicted == [(SESSION_ID, 30.0, 6)]
+
+
+def test_records_that_do_not_exist_are_passed_over() -> None:
+    engine = make_engine()
+    engine.pass_over(7)
+    assert engine.low_offset is None
+    run(engine, records([*events(0), end()]))
+    engine.pass_over(9)
+    assert engine.low_offset == (9, us_at(0))
+    engine.pass_over(4)
+    assert engine.low_offset == (9, us_at(0))
+
+
 def test_time_goes_on_after_a_weekend() -> None:
     monday = "NY_AM_2025-08-04"
     later = [event(monday, 6 * 24 * 60 + minute) for minute in range(30)]

@@ -56,6 +56,13 @@ def test_prediction_of_an_earlier_session_of_that_id_does_not_cover_it() -> None
     assert not told.covers(session_opened_at(121), 30.0)
 
 
+def test_session_that_opened_elsewhere_by_the_former_settings_is_covered_all_the_same() -> None:
+    told, _ = noted(Output(0, b"events-of-ny-3@120"))
+    told.changed_at = 150
+    assert told.covers(session_opened_at(130), 30.0)
+    assert not told.covers(session_opened_at(150), 30.0)
+
+
 def test_session_never_heard_of_is_not_covered() -> None:
     assert not Told().covers(session_opened_at(0), 30.0)
 
