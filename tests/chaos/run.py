@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -278,16 +278,9 @@ async def _behind(settings: Settings) -> list[str]:
 async def _judge(report: Report, settings: Settings, folder: Path, fleet: Fleet, n_sent: int) -> None:
     expected = await _replayed(settings, folder)
     expected_dead, n_records = await _refused(settings)
-    published = [record.value for record in await _read(settings, settings.output_topic)]
-    dead = [
-        (
-            (int(headers["stream_fp.errors.partition"]), int(headers["stream_fp.errors.offset"])),
-            record.key,
-            record.value,
-        )
-        for record in await _read(settings, settings.dead_letter_topic)
-        if (headers := {name: value.decode() for name, value in record.headers})
-    ]
+    published = [(m.key(), m.value() or b"") for m in await asyncio.to_thread(_read, settings, settings.output_topic)]
+    letters = await asyncio.to_thread(_read, settings, settings.dead_letter_topic)
+    dead = [(_place_of(letter), letter.key(), letter.value()) for letter in letters]
     compare(report, expected=expected, published=published, expected_dead=expected_dead, dead=dead)
     sidecars = read_sidecars(folder / "sidecars", SIDECAR_NAME)
     compare_sidecars(report, dict(sidecars), [value for _, value in published])
@@ -361,17 +354,19 @@ def _read(settings: Settings, topic: str) -> list[Message]:
         unread = set(layout)
         while unread:
             for message in consumer.consume(1_000, timeout=30.0):
-                if message.error() is None:
+                error = message.error()
+                if error is None:
                     found.append(message)
-                elif message.error().code() == KafkaError_._PARTITION_EOF:
+                elif error.code() == KafkaError_._PARTITION_EOF:
                     unread.discard(message.partition())
                 else:
-                    raise KafkaException(message.error())
+                    raise KafkaException(error)
     finally:
         consumer.close()
     return found
 
 
 def _place_of(message: Message) -> tuple[int, int]:
-    headers = {name: value.decode() for name, value in message.headers() or ()}
+    pairs: Any = message.headers() or ()
+    headers = {name: value.decode() for name, value in pairs}
     return int(headers["stream_fp.errors.partition"]), int(headers["stream_fp.errors.offset"])
