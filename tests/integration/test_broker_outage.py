@@ -10,10 +10,11 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.admin import NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from stream_fp.config import Settings
@@ -23,8 +24,9 @@ from stream_fp.kafka.progress import Progress
 from stream_fp.kafka.publisher import Publisher
 from stream_fp.outcomes import DeadLetter
 from tests.conftest import REQUIRE_BROKER
-from tests.support.builders import Record
+from tests.support.builders import Record, write_tiny_library
 from tests.support.local_kafka import BrokerUnavailableError, LocalKafka
+from tests.support.service import running_service
 
 PARTITION = TopicPartition("events", 0)
 
@@ -95,3 +97,29 @@ async def test_publisher_without_a_broker_gives_up_in_time_and_leaves_no_task_be
         assert '"published":1' in found.metadata  # what was never committed is gone
         await second.publish([letter], 0, progress(2))
         await second.aclose()
+
+
+async def test_service_whose_broker_stays_away_says_so_and_ends(kafka: LocalKafka, tmp_path: Path) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic("session-events", 2, 1)])
+    await admin.close()
+    arguments = (
+        "--session-fingerprinting", "--bootstrap-servers", kafka.bootstrap_servers, "--sidecar-dir", "",
+        "--model-path", str(write_tiny_library(tmp_path / "v0.0.1")), "--request-timeout-s", "2",
+        "--stall-timeout-s", "4", "--stall-exit-s", "10",
+    )  # fmt: skip
+    async with running_service(tmp_path / "log", *arguments) as service:
+        await service.wait_ready()
+        assert (await service.get("/healthz"))[0] == 200
+        await asyncio.to_thread(kafka.kill)
+        said = set()
+        async with asyncio.timeout(60):
+            while service.process.returncode is None:
+                status, body = await service.get("/healthz")
+                said |= {body.partition(" for ")[0]} if status == 503 else set()
+                await asyncio.sleep(0.1)
+        assert service.process.returncode == 1
+        assert said == {"service: no broker has said whether records wait"}
+        assert "giving up after 10 s (setting `stall_exit_s`)" in service.output().strip().splitlines()[-1]
+        assert "Traceback" not in service.output()
