@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -34,8 +33,9 @@ from stream_fp.engine import Engine
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.kafka.told import Told, find_told, last_told
+from stream_fp.ledger import PartitionLedger
 from stream_fp.metrics import Metrics, PartitionView
-from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
+from stream_fp.outcomes import Outcome, Published
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.files import FileSinks
 
@@ -49,8 +49,6 @@ _MAX_BACKOFF_S: Final = 5.0
 _FENCED_PAUSE: Final = 2 / 3
 #: Predictions owed after a change of settings go out in transactions of so many.
 _OWED_AT_ONCE: Final = 500
-#: Of one partition in its owner's life.
-_MAX_DEAD_LETTERS_LOGGED: Final = 10
 
 
 class PartitionWorker:
@@ -103,20 +101,14 @@ class PartitionWorker:
         self._engine: Engine | None = None
         self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
         self._stopping = asyncio.Event()
-        self._client_position = 0
+        self._ledger = PartitionLedger(partition, metrics)
         self._changed_at = 0
         #: Offset up to which records were taken and, where anything was due, published: what stalls are judged by.
         self.furthest = 0
-        # What has been published; the engine's own books run ahead of it and are thrown away when publishing fails.
-        # Those of former engines and those of this one, replaced together: a scrape comes from another thread.
-        self._books = (Counts(), Counts())
-        self._n_rebuilt = 0
         self._committed_position = -1
-        self._committed_low_offset = 0
         self._committed_at_s = 0.0
         self._rebuilding = False
         self._n_failures = 0
-        self._n_dead_letters_logged = 0
         self._omit_large_values = False
         self.not_ready = "starting"
 
@@ -192,7 +184,6 @@ class PartitionWorker:
         )
         told = await self._told_under_other_settings(point)
         library = self._classifier.library
-        self._retire_counts()
         self._engine = Engine(
             Predictor(self._classifier, clock=time.perf_counter_ns),
             settings.engine_settings(),
@@ -207,7 +198,7 @@ class PartitionWorker:
         if point.is_new:
             note = self._progress(point.published_offset, point.low_offset, point.watermark_us)
             await publisher.publish([], point.low_offset, note)
-        self._committed_low_offset = point.low_offset
+        self._ledger.begin(self._engine, point.low_offset)
         self._committed_position = point.published_offset
         self._committed_at_s = time.monotonic()
         self._consumer.seek(self.partition, point.low_offset)
@@ -234,7 +225,6 @@ class PartitionWorker:
             self.not_ready = f"rebuilding, {published_offset - position} records to go"
             records = await self._fetch()
             beyond = [record for record in records if record.offset >= published_offset]
-            self._metrics_decode(engine)
             if not await self._take(engine, records[: len(records) - len(beyond)]) or beyond:
                 # Records may have been deleted or be markers: the client's position tells that they were passed.
                 position = await self._consumer.position(self.partition)
@@ -283,20 +273,21 @@ class PartitionWorker:
             owed = outcomes[first : first + _OWED_AT_ONCE]
             await self._write_sidecars(owed)
             await publisher.publish(owed, point.low_offset, unsettled)
-            self._observe(owed)
+            self._ledger.committed(engine, point.low_offset, owed)
         low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
         await publisher.publish([], low_offset, self._progress(point.published_offset, low_offset, watermark_us))
-        self._committed_low_offset = low_offset
-        self._books = (self._books[0], copy.deepcopy(engine.counts))
+        self._ledger.committed(engine, low_offset, [])
 
     async def _step(self) -> None:
         engine = self._running_engine()
-        if not await self._take(engine, await self._fetch()):
+        # When stopping, what the client has passed need not have come here.
+        if not await self._take(engine, await self._fetch()) and not self._stopping.is_set():
             # Markers of transactions are passed without a record; the client knows.
             with contextlib.suppress(IllegalStateError):  # taken away meanwhile
-                self._client_position = await self._consumer.position(self.partition)
-                engine.pass_over(self._client_position)
-                self.furthest = max(self.furthest, self._client_position)
+                position = await self._consumer.position(self.partition)
+                engine.pass_over(position)
+                self._ledger.passed(position)
+                self.furthest = max(self.furthest, position)
 
     async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
         """Process records and publish what is due; return whether there were any."""
@@ -310,7 +301,7 @@ class PartitionWorker:
         if outcomes or time.monotonic() - self._committed_at_s >= self._settings.commit_interval_s:
             await self._publish(engine, outcomes)
         self.furthest = max(self.furthest, engine.position or 0)
-        self._metrics_decode(engine)
+        self._ledger.observe_decoding(engine)
         # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn.
         await asyncio.sleep(0)
         return bool(records)
@@ -358,14 +349,11 @@ class PartitionWorker:
         )
         self._metrics.publish.observe(time.perf_counter() - started_s)
         self._metrics.commits.inc()
-        self._committed_position, self._committed_low_offset = position, low_offset
+        self._committed_position = position
         self._committed_at_s = time.monotonic()
-        self._books = (self._books[0], copy.deepcopy(engine.counts))
-        self._n_rebuilt += engine.n_rebuilt
-        engine.n_rebuilt = 0
         self._omit_large_values = False
         self._recovered()
-        self._observe(outcomes)
+        self._ledger.committed(engine, low_offset, outcomes)
 
     def _progress(self, published: int, low_offset: int, watermark_us: int | None) -> Progress:
         if published < self._committed_position:
@@ -382,35 +370,6 @@ class PartitionWorker:
         if self._n_failures:
             self._n_failures = 0
             self.not_ready = ""
-
-    def _observe(self, outcomes: Sequence[Outcome]) -> None:
-        now_s = time.time()
-        metrics = self._metrics
-        for outcome in outcomes:
-            if isinstance(outcome, DeadLetter):
-                self._log_dead_letter(outcome)
-            else:
-                timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
-                if not outcome.is_owed:  # their age says nothing of this service's speed
-                    metrics.end_to_end.observe(max(0.0, now_s - timestamp_ms / 1000))
-                metrics.extraction.observe(outcome.extraction_ns / 1e9)
-                metrics.classification.observe(outcome.classification_ns / 1e9)
-                metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
-
-    def _log_dead_letter(self, outcome: DeadLetter) -> None:
-        """Log the first few: input controls how many there are, and the metrics count them all."""
-        if self._n_dead_letters_logged < _MAX_DEAD_LETTERS_LOGGED:
-            self._n_dead_letters_logged += 1
-            last = self._n_dead_letters_logged == _MAX_DEAD_LETTERS_LOGGED
-            _logger.warning(
-                "%s@%d: dead letter: %s%s",
-                self.name, outcome.record.offset, outcome.message[:200], " (no more are logged)" if last else "",
-            )  # fmt: skip
-
-    def _metrics_decode(self, engine: Engine) -> None:
-        for took_ns in engine.decode_ns:
-            self._metrics.decode.observe(took_ns / 1e9)
-        engine.decode_ns.clear()
 
     async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
         """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
@@ -431,11 +390,6 @@ class PartitionWorker:
             else:
                 self.not_ready = before
                 return
-
-    def _retire_counts(self) -> None:
-        """Add the books of an engine that is done to those of the worker."""
-        former, current = self._books
-        self._books = (former + current, Counts())
 
     def _running_engine(self) -> Engine:
         if self._engine is None:
@@ -472,18 +426,4 @@ class PartitionWorker:
 
     def view(self) -> PartitionView:
         """Return what a scrape sees; called from another thread, so it only reads."""
-        engine = self._engine
-        end = self._consumer.highwater(self.partition)
-        position = max(self._client_position, self._committed_low_offset, (engine and engine.position) or 0)
-        published, current = self._books
-        return PartitionView(
-            topic=self.partition.topic,
-            partition=self.partition.partition,
-            counts=published + current,
-            n_rebuilt=self._n_rebuilt,
-            n_open_sessions=engine.n_open_sessions if engine else 0,
-            n_buffered_events=engine.n_buffered_events if engine else 0,
-            n_buffered_bytes=engine.n_buffered_bytes if engine else 0,
-            committed_lag=None if end is None else max(0, end - self._committed_low_offset),
-            position_lag=None if end is None else max(0, end - position),
-        )
+        return self._ledger.view(self._consumer.highwater(self.partition))

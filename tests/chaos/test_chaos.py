@@ -91,6 +91,7 @@ async def test_harness_reports_what_is_lost_when_offsets_are_committed_too_early
         n_sessions=N_SESSIONS_OF_A_PROOF,
         faults=(faults.kill, faults.kill_all),
         program=(sys.executable, "-m", "tests.chaos.early_commit"),
+        bad_share=0.2,
     )
     report = await run_chaos(cluster(1), plan, tmp_path, print)
     assert {"predictions lost", "dead letters lost"} & report.divergences.keys(), told(report)

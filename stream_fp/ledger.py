@@ -1,0 +1,113 @@
+"""What one partition has published, for metrics and log: kept by its worker, read by scrapes from another thread.
+
+The engine's own books run ahead of what is published, and are thrown away when publishing fails. These are replaced as
+a whole with each commit, so that a scrape never sees half of one.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from aiokafka import TopicPartition
+
+from stream_fp.engine import Engine
+from stream_fp.metrics import Metrics, PartitionView
+from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
+
+__all__ = ["PartitionLedger"]
+
+_logger = logging.getLogger(__name__)
+
+#: Of one partition in its owner's life.
+_MAX_DEAD_LETTERS_LOGGED: Final = 10
+
+
+class PartitionLedger:
+    """Books, positions and latencies of one partition in its owner's life, over any number of engines.
+
+    Parameters
+    ----------
+    partition : TopicPartition
+    metrics : Metrics
+    """
+
+    def __init__(self, partition: TopicPartition, metrics: Metrics) -> None:
+        self._partition = partition
+        self._name = f"{partition.topic}[{partition.partition}]"
+        self._metrics = metrics
+        self._engine: Engine | None = None
+        # Those of former engines and those of this one.
+        self._books = (Counts(), Counts())
+        self._n_rebuilt = 0
+        self._n_dead_letters_logged = 0
+        self._low_offset = 0
+        self._position = 0
+
+    def begin(self, engine: Engine, low_offset: int) -> None:
+        """Take note of an engine that starts at a committed low offset; what the former one published stays."""
+        former, current = self._books
+        self._books = (former + current, Counts())
+        self._engine = engine
+        self._low_offset = low_offset
+
+    def committed(self, engine: Engine, low_offset: int, outcomes: Sequence[Outcome]) -> None:
+        """Take note of outcomes that the broker has acknowledged, with a commit."""
+        self._low_offset = low_offset
+        self._books = (self._books[0], copy.deepcopy(engine.counts))
+        self._n_rebuilt += engine.n_rebuilt
+        engine.n_rebuilt = 0
+        for outcome in outcomes:
+            if isinstance(outcome, DeadLetter):
+                self._log_dead_letter(outcome)
+            else:
+                self._observe(outcome)
+
+    def passed(self, position: int) -> None:
+        """Take note of where the client stands when there is nothing to read."""
+        self._position = position
+
+    def observe_decoding(self, engine: Engine) -> None:
+        """Hand over the decoding times that an engine has measured."""
+        for took_ns in engine.decode_ns:
+            self._metrics.decode.observe(took_ns / 1e9)
+        engine.decode_ns.clear()
+
+    def view(self, end: int | None) -> PartitionView:
+        """Return what a scrape sees, given the end of the partition where it is known; only reads."""
+        engine = self._engine
+        position = max(self._position, self._low_offset, (engine and engine.position) or 0)
+        published, current = self._books
+        return PartitionView(
+            topic=self._partition.topic,
+            partition=self._partition.partition,
+            counts=published + current,
+            n_rebuilt=self._n_rebuilt,
+            n_open_sessions=engine.n_open_sessions if engine else 0,
+            n_buffered_events=engine.n_buffered_events if engine else 0,
+            n_buffered_bytes=engine.n_buffered_bytes if engine else 0,
+            committed_lag=None if end is None else max(0, end - self._low_offset),
+            position_lag=None if end is None else max(0, end - position),
+        )
+
+    def _observe(self, outcome: Published) -> None:
+        metrics = self._metrics
+        timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
+        if not outcome.is_owed:  # their age says nothing of this service's speed
+            metrics.end_to_end.observe(max(0.0, time.time() - timestamp_ms / 1000))
+        metrics.extraction.observe(outcome.extraction_ns / 1e9)
+        metrics.classification.observe(outcome.classification_ns / 1e9)
+        metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
+
+    def _log_dead_letter(self, outcome: DeadLetter) -> None:
+        """Log the first few: input controls how many there are, and the metrics count them all."""
+        if self._n_dead_letters_logged < _MAX_DEAD_LETTERS_LOGGED:
+            self._n_dead_letters_logged += 1
+            last = self._n_dead_letters_logged == _MAX_DEAD_LETTERS_LOGGED
+            _logger.warning(
+                "%s@%d: dead letter: %s%s",
+                self._name, outcome.record.offset, outcome.message[:200], " (no more are logged)" if last else "",
+            )  # fmt: skip
