@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message
 from confluent_kafka import KafkaError as KafkaError_
 from confluent_kafka import TopicPartition as Partition
 
@@ -41,8 +40,9 @@ from stream_fp.predictor import Predictor
 from stream_fp.service import load_classifier
 from stream_fp.sinks.sidecar import SIDECAR_NAME
 from tests.chaos.faults import FAULTS, Fault, Scene, fault_sequence
+from tests.chaos.feed import Feeder
 from tests.chaos.fleet import Fleet, running_fleet
-from tests.chaos.stream import BAD_SHARE, Keyed, chaos_stream, training_sessions
+from tests.chaos.stream import BAD_SHARE, chaos_stream, training_sessions
 from tests.chaos.verdict import Report, compare, compare_sidecars, read_sidecars
 from tests.support.local_kafka import LocalKafka
 
@@ -59,7 +59,6 @@ _CALM_S: Final = (0.2, 1.5)
 _CATCH_UP_S: Final = 180.0
 #: The rest of the stream, when all faults are over.
 _FULL_SPEED_PER_S: Final = 20_000.0
-_BURST_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +75,6 @@ class Plan:
     session_timeout_s: float = 4.0
     bad_share: float = BAD_SHARE
     """Records that cannot be used, for each that can: with more of them, more is published at any moment."""
-
-
-@dataclass(slots=True)
-class _Feed:
-    """How far the stream may be published, and how far it has been."""
-
-    records: Sequence[Keyed]
-    allowed: float = 0.0
-    per_s: float = 0.0
-    n_sent: int = 0
-    failures: list[str] = field(default_factory=list)
 
 
 async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -> Report:
@@ -119,7 +107,7 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
     )
     await _create_topic(settings, len(kafka.node_ids))
     fleet = Fleet(_arguments(settings, plan), folder / "logs", plan.program)
-    feed = _Feed(records)
+    feeder = Feeder(kafka.bootstrap_servers, settings.input_topic, records)
     scene = Scene(
         fleet=fleet,
         kafka=kafka,
@@ -131,9 +119,15 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
     report = Report()
     async with running_fleet(fleet):
         await fleet.scale_to({0, 1})
-        async with _feeding(feed, settings):
-            happened = await _let_faults_happen(scene, plan, feed, say)
-        report.note("records not published", feed.failures)
+        feeding = asyncio.create_task(feeder.run())
+        try:
+            happened = await _let_faults_happen(scene, plan, feeder, say)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(feeding, _CATCH_UP_S)
+        finally:
+            feeding.cancel()
+        if feeder.n_under_way:
+            report.note("records not published", [f"{feeder.n_under_way} never acknowledged"])
         say("all faults are over; catching up")
         report.note("partitions that did not catch up", await _behind_after(settings, _CATCH_UP_S))
         # A last look at the books, then an end in good order.
@@ -141,7 +135,7 @@ async def run_chaos(kafka: LocalKafka, plan: Plan, folder: Path, say: Callable[[
         await fleet.scale_to(set())
     flowed_s = time.monotonic() - started_s
     say("comparing with a replay of the topic")
-    await _judge(report, settings, folder, fleet, feed.n_sent)
+    await _judge(report, settings, folder, fleet, feeder.n_sent)
     report.figures = {
         "seed": plan.seed,
         "brokers": len(kafka.node_ids),
@@ -188,61 +182,19 @@ async def _create_topic(settings: Settings, n_nodes: int) -> None:
         await admin.close()
 
 
-async def _let_faults_happen(scene: Scene, plan: Plan, feed: _Feed, say: Callable[[str], None]) -> Counter[str]:
-    rng, happened = scene.rng, Counter[str]()
+async def _let_faults_happen(scene: Scene, plan: Plan, feeder: Feeder, say: Callable[[str], None]) -> Counter[str]:
+    rng, happened, n_records = scene.rng, Counter[str](), feeder.n_records
     sequence = fault_sequence(plan.n_faults, rng, plan.faults)
-    share = len(feed.records) / (len(sequence) + _SHARES_AHEAD)
-    feed.allowed, feed.per_s = share, share / _SHARE_S
+    share = n_records / (len(sequence) + _SHARES_AHEAD)
+    feeder.allowed, feeder.per_s = share, share / _SHARE_S
     await asyncio.sleep(3.0)  # for the first to join
     for number, fault in enumerate(sequence, 1):
-        feed.allowed = share * (number + _SHARES_AHEAD)
+        feeder.allowed = share * (number + _SHARES_AHEAD)
         await asyncio.sleep(rng.uniform(*_CALM_S))
-        say(f"fault {number}/{len(sequence)}: {fault.__name__}; {feed.n_sent} records published")
+        say(f"fault {number}/{len(sequence)}: {fault.__name__}; {feeder.n_sent} records published")
         happened[fault.__name__ if await fault(scene) else "found nobody to hit"] += 1
-    feed.allowed, feed.per_s = len(feed.records), _FULL_SPEED_PER_S
+    feeder.allowed, feeder.per_s = n_records, _FULL_SPEED_PER_S
     return happened
-
-
-@contextlib.asynccontextmanager
-async def _feeding(feed: _Feed, settings: Settings) -> AsyncIterator[None]:
-    """Publish the stream beside the body, and the rest of it in the end."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            # Not idempotent: one of those was seen to wait for ever after a broker's restart (librdkafka 2.x). A record
-            # that a retry repeats is just one more of what real producers do; what counts is what lies on the topic.
-            "enable.idempotence": False,
-            "max.in.flight.requests.per.connection": 1,
-            "acks": "all",
-            "linger.ms": 5,
-            "message.timeout.ms": 300_000,
-            "reconnect.backoff.max.ms": 1_000,
-            "log_level": 0,
-        }
-    )
-
-    def delivered(error: object, _message: object) -> None:
-        if error is not None:
-            feed.failures.append(str(error))
-
-    async def publish() -> None:
-        while feed.n_sent < len(feed.records):
-            burst = math.ceil(feed.per_s * _BURST_S)
-            until = min(int(feed.allowed), feed.n_sent + burst)
-            for key, value in feed.records[feed.n_sent : until]:
-                producer.produce(settings.input_topic, value=value, key=key, on_delivery=delivered)
-            feed.n_sent = max(feed.n_sent, until)
-            producer.poll(0)
-            await asyncio.sleep(_BURST_S)
-
-    task = asyncio.create_task(publish())
-    try:
-        yield
-        await task
-        if n_left := await asyncio.to_thread(producer.flush, 60.0):
-            feed.failures.append(f"{n_left} never acknowledged")
-    finally:
-        task.cancel()
 
 
 async def _behind_after(settings: Settings, timeout_s: float) -> list[str]:
