@@ -311,7 +311,7 @@ def _print(rounds: dict[str, Samples], figures: dict[str, float], n_records: int
             name, f"{median:.2f}", f"{best:.2f} - {max(samples.wall_us):.2f}",
             f"{statistics.median(samples.cpu_us):.2f}", f"{1e6 / median:,.0f}", f"{1e6 / best:,.0f}",
         )  # fmt: skip
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     if REBUILD in rounds:
         console.print(

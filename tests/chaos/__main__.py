@@ -32,11 +32,11 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     plan = Plan(seed=arguments.seed, n_faults=arguments.faults, n_sessions=arguments.sessions)
-    console = Console(soft_wrap=True)
+    console = Console(width=120)
     started_s = time.monotonic()
 
     def say(line: str) -> None:
-        console.print(f"{time.monotonic() - started_s:7.1f} s  {line}", highlight=False, markup=False)
+        console.print(f"{time.monotonic() - started_s:7.1f} s  {line}", highlight=False, markup=False, soft_wrap=True)
 
     OUTPUT.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"seed-{plan.seed}-", dir=OUTPUT))
@@ -46,8 +46,8 @@ def main() -> int:
     (folder / "report.json").write_text(json.dumps({**report.figures, "divergences": report.divergences}, indent=2))
     console.print(_table(report))
     for line in report.lines():
-        console.print(line, markup=False)
-    console.print(report.verdict, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
+    console.print(report.verdict, markup=False, soft_wrap=True)
     return 1 if report.divergences else 0
 
 

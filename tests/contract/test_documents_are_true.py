@@ -54,10 +54,10 @@ def test_every_phase_has_aliases_and_no_alias_means_two_phases() -> None:
 
 
 def test_every_file_that_a_document_names_exists() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md"):
         text = (ROOT / document).read_text("utf-8")
         named = set(
-            re.findall(r"`((?:tests|stream_fp|offline|deploy|benchmarks|models)/[\w./-]+\.(?:py|toml|md))`", text)
+            re.findall(r"`((?:tests|stream_fp|offline|deploy|benchmarks|models|docs)/[\w./-]+\.(?:py|toml|md))`", text)
         )
         assert named or document != "ARCHITECTURE.md"
         assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
