@@ -57,6 +57,8 @@ _SHARES_AHEAD: Final = 2
 #: Between the end of one fault and the next.
 _CALM_S: Final = (0.2, 1.5)
 _CATCH_UP_S: Final = 180.0
+#: What the judge's reader waits for a thousand records to come together.
+_READ_S: Final = 0.5
 #: The rest of the stream, when all faults are over.
 _FULL_SPEED_PER_S: Final = 20_000.0
 
@@ -305,7 +307,7 @@ def _read(settings: Settings, topic: str) -> list[Message]:
         consumer.assign([Partition(topic, number, OFFSET_BEGINNING) for number in layout])
         unread = set(layout)
         while unread:
-            for message in consumer.consume(1_000, timeout=30.0):
+            for message in consumer.consume(1_000, timeout=_READ_S):
                 error = message.error()
                 if error is None:
                     found.append(message)
