@@ -27,6 +27,7 @@ from stream_fp.options import ENGINE_SETTINGS, TOPIC_SETTINGS, setting_options, 
 from stream_fp.replay import ReplaySummary, replay_files, replay_topic
 from stream_fp.service import check_sinks, load_classifier, run_service
 from stream_fp.times import parse_timestamp_us
+from stream_fp.watchdog import Watchdog
 
 __all__ = ["cli", "main"]
 
@@ -50,7 +51,9 @@ def run(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per se
         )
         return
     _configure_logging(settings)
-    asyncio.run(run_service(settings))
+    watchdog = Watchdog(settings.stall_exit_s)
+    watchdog.start()
+    asyncio.run(run_service(settings, watchdog))
 
 
 def _moment_us(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:

@@ -90,8 +90,14 @@ def check_sinks(settings: Settings) -> None:
             ) from error
 
 
-async def run_service(settings: Settings) -> None:
+async def run_service(settings: Settings, watchdog: Watchdog) -> None:
     """Run until SIGTERM or SIGINT.
+
+    Parameters
+    ----------
+    settings : Settings
+    watchdog : Watchdog
+        Ends the process, so only who owns the process may start it.
 
     Raises
     ------
@@ -104,8 +110,6 @@ async def run_service(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = Service(settings)
-    watchdog = Watchdog(settings.stall_exit_s)
-    watchdog.start()
     beating = asyncio.create_task(_beat(watchdog))
     starting = asyncio.create_task(service.start())
     stopping = asyncio.create_task(stop.wait())

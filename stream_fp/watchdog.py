@@ -55,7 +55,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         while (now_s := time.monotonic()) < self._deadline_s:
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)  # a thread of its own, whose only work is to wait
             overslept_s = time.monotonic() - now_s - _LOOK_S
             if overslept_s > _OVERSLEPT_S:
                 # The whole process was stopped, this thread with it: that says nothing of the loop.

@@ -17,7 +17,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
-from tests.support.broker import Broker, BrokerUnavailableError, running_broker
+from tests.support.broker import Broker, BrokerUnavailableError, LocalKafka, running_broker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -62,6 +62,29 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
             pytest.skip(lacking)
         request.config.stash[_broker_used] = found
         yield found.bootstrap_servers
+
+
+class Cluster(Protocol):
+    """Starts a Kafka of so many nodes for one test."""
+
+    def __call__(self, n_nodes: int = 1) -> LocalKafka: ...
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Start a Kafka of its own for a test that kills brokers: the one that others share would not do."""
+    with contextlib.ExitStack() as stack:
+
+        def start(n_nodes: int = 1) -> LocalKafka:
+            try:
+                return stack.enter_context(LocalKafka(n_nodes=n_nodes))
+            except BrokerUnavailableError as error:
+                lacking = f"no Kafka of our own to kill: {error}"
+                if os.environ.get(REQUIRE_BROKER) == "1":
+                    pytest.fail(lacking, pytrace=False)
+                pytest.skip(lacking)
+
+        yield start
 
 
 @pytest.fixture
@@ -114,6 +137,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
         if "real_sessions_dir" in fixtures:
             item.add_marker(pytest.mark.real_data)
+        if "cluster" in fixtures:
+            item.add_marker(pytest.mark.broker)
         if "broker" in fixtures:
             item.add_marker(pytest.mark.broker)
             # The first one waits for the broker, which may have to be fetched: that has its own time limits.

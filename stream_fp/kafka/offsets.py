@@ -126,6 +126,7 @@ async def committed_offset(
         except _NOT_READY:
             found = None
         except NotImplementedError:
+            # What aiokafka raises when a broker knows no version of a request that it could send.
             _logger.warning("the brokers are older than Kafka 2.5: a crash may repeat predictions of its last moments")
             stable = False
             continue

@@ -5,11 +5,9 @@ The long run is `make chaos FAULTS=200 SEED=1`.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,34 +15,21 @@ import pytest
 from tests.chaos import faults
 from tests.chaos.run import Plan, run_chaos
 from tests.chaos.verdict import Report
-from tests.conftest import REQUIRE_BROKER
-from tests.support.local_kafka import BrokerUnavailableError, LocalKafka
+from tests.conftest import Cluster
 
 #: About 62 events each.
 N_SESSIONS = 3_290
 N_SESSIONS_OF_A_PROOF = 2_100
-Cluster = Callable[[int], LocalKafka]
-
-pytestmark = pytest.mark.broker
 
 
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """Start a cluster of its own for a test that kills brokers; a broker that others share would not do."""
-    with contextlib.ExitStack() as stack:
-
-        def start(n_nodes: int) -> LocalKafka:
-            try:
-                return stack.enter_context(LocalKafka(n_nodes=n_nodes))
-            except BrokerUnavailableError as error:
-                lacking = f"no Kafka of our own to kill: {error}"
-                if os.environ.get(REQUIRE_BROKER) == "1":
-                    pytest.fail(lacking, pytrace=False)
-                pytest.skip(lacking)
-
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-        yield start
-    logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+@pytest.fixture(autouse=True)
+def quiet_client() -> Iterator[None]:
+    """Keep aiokafka from logging every connection that a killed broker refuses."""
+    logger = logging.getLogger("aiokafka")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)
 
 
 def told(report: Report) -> str:

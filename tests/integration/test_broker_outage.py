@@ -1,15 +1,13 @@
-"""Publishing while the broker is away: a time limit, nothing left behind, and a successor that goes on.
+"""While the broker is away: publishing gives up in time and leaves nothing behind; a service does not wait for ever.
 
-On a broker of its own, since it is killed; what a whole service makes of it is for `tests/chaos`.
+On a broker of its own, since it is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,27 +21,11 @@ from stream_fp.kafka.offsets import committed_offset
 from stream_fp.kafka.progress import Progress
 from stream_fp.kafka.publisher import Publisher
 from stream_fp.outcomes import DeadLetter
-from tests.conftest import REQUIRE_BROKER
+from tests.conftest import Cluster
 from tests.support.builders import Record, write_tiny_library
-from tests.support.local_kafka import BrokerUnavailableError, LocalKafka
 from tests.support.service import running_service
 
 PARTITION = TopicPartition("events", 0)
-
-pytestmark = pytest.mark.broker
-
-
-@pytest.fixture
-def kafka() -> Iterator[LocalKafka]:
-    with contextlib.ExitStack() as stack:
-        try:
-            started = stack.enter_context(LocalKafka())
-        except BrokerUnavailableError as error:
-            lacking = f"no Kafka of our own to kill: {error}"
-            if os.environ.get(REQUIRE_BROKER) == "1":
-                pytest.fail(lacking, pytrace=False)
-            pytest.skip(lacking)
-        yield started
 
 
 class LetterRecord(Record):
@@ -53,7 +35,8 @@ class LetterRecord(Record):
     timestamp: int = 1_600_000_000_000
 
 
-async def test_publisher_without_a_broker_gives_up_in_time_and_leaves_no_task_behind(kafka: LocalKafka) -> None:
+async def test_publisher_without_a_broker_gives_up_in_time_and_leaves_no_task_behind(cluster: Cluster) -> None:
+    kafka = cluster()
     settings = Settings(
         bootstrap_servers=kafka.bootstrap_servers, input_topic="events", output_topic="out", dead_letter_topic="dlq",
         transaction_timeout_s=3.0, request_timeout_s=3.0,
@@ -99,7 +82,8 @@ async def test_publisher_without_a_broker_gives_up_in_time_and_leaves_no_task_be
         await second.aclose()
 
 
-async def test_service_whose_broker_stays_away_says_so_and_ends(kafka: LocalKafka, tmp_path: Path) -> None:
+async def test_service_whose_broker_stays_away_says_so_and_ends(cluster: Cluster, tmp_path: Path) -> None:
+    kafka = cluster()
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
     await admin.create_topics([NewTopic("session-events", 2, 1)])

@@ -1,4 +1,7 @@
-"""In processes of their own: what a watchdog does cannot be tested in the process that tests."""
+"""In processes of their own: what a watchdog does cannot be tested in the process that tests.
+
+The sleeps in those processes are the matter itself: they keep the event loop from answering.
+"""
 
 from __future__ import annotations
 
