@@ -57,17 +57,17 @@ def reference(rows: Sequence[Row], start_us: int = T0) -> dict[str, float]:
     moved = bool(span > 0 and any(steps))
     early = [price for minute, price in quotes if minute <= elapsed / 2]
     early_span = max(early) - min(early) if early else 0.0
-    largest = max(map(abs, steps), default=0.0) or 1.0
-    cubes = [(step / largest) ** 3 for step in steps]
     net = math.log(prices[-1]) - math.log(prices[0]) if prices else 0.0
     found |= {
-        "range_pct": 100 * span / prices[0] if moved else 0.0,
+        "log_range": math.log(1 + 10_000 * span / prices[0]) if moved else 0.0,
         "net_move_pct": 100 * net if moved else 0.0,
         "path_efficiency": abs(net) / math.fsum(map(abs, steps)) if moved else 0.0,
         "close_position": (prices[-1] - min(prices)) / span if moved else 0.5,
-        "step_asymmetry": math.fsum(cubes) / math.fsum(map(abs, cubes)) if moved else 0.0,
-        "events_per_hour": n / (elapsed / 60) if elapsed else 0.0,
-        "mean_intensity": math.fsum(intensities) / len(intensities) if intensities else 0.0,
+        "log_path_per_hour": (
+            math.log(1 + 10_000 * math.fsum(map(abs, steps)) / (elapsed / 60)) if moved and elapsed else 0.0
+        ),
+        "log_events_per_hour": math.log(1 + n / (elapsed / 60)) if elapsed else 0.0,
+        "log_intensity": math.asinh(math.fsum(intensities) / len(intensities)) if intensities else 0.0,
         "late_range_share": 1 - early_span / span if moved else 0.0,
     }
 
@@ -80,7 +80,7 @@ def reference(rows: Sequence[Row], start_us: int = T0) -> dict[str, float]:
         low_at = next(minute for minute, price in quotes if price == min(prices)) / elapsed
     found |= {
         "elapsed_min": elapsed,
-        "median_gap_min": median(gaps) if gaps else 0.0,
+        "log_median_gap": math.log(1 + median(gaps)) if gaps else 0.0,
         "gap_cv": math.sqrt(math.fsum((gap - mean_gap) ** 2 for gap in gaps) / len(gaps)) / mean_gap if active else 0.0,
         "longest_gap_share": max(gaps) / active if active else 0.0,
         "time_centroid": math.fsum(minutes) / n / elapsed if elapsed else 0.5,
@@ -233,13 +233,16 @@ def test_features_of_a_small_session_are_as_reckoned_by_hand() -> None:
     assert found["expansion_phase_rate"] == 50
     assert found["retracement_event_rate"] == 25
     assert found["htf_regime_1_share"] == pytest.approx(2 / 3)
-    assert found["range_pct"] == pytest.approx(8.0)
+    assert found["log_range"] == pytest.approx(math.log(801))
+    assert found["log_path_per_hour"] == pytest.approx(
+        math.log(1 + 1e4 * math.log(104 / 100 * 104 / 102 * 108 / 102) * 1.5)
+    )
     assert found["close_position"] == 1.0
-    assert found["events_per_hour"] == pytest.approx(6.0)
-    assert found["mean_intensity"] == pytest.approx(2.0)
+    assert found["log_events_per_hour"] == pytest.approx(math.log(7))
+    assert found["log_intensity"] == pytest.approx(math.asinh(2))
     assert found["late_range_share"] == pytest.approx(0.5)
     assert found["elapsed_min"] == 40
-    assert found["median_gap_min"] == 10
+    assert found["log_median_gap"] == pytest.approx(math.log(11))
     assert found["longest_gap_share"] == pytest.approx(0.5)
     assert found["time_centroid"] == pytest.approx(17.5 / 40)
     assert found["recent_tempo"] == 0.25
