@@ -1,7 +1,7 @@
 """What the full sessions of each archetype were like: the content of ``cluster_stats.json``.
 
-Pure: a dataset, its scaled vectors and the archetype of each session in, `ArchetypeStats` out. These statistics are
-what a prediction passes on to its reader, so they are rounded to what sampling error leaves meaningful.
+Pure: a dataset and the archetype of each session in, `ArchetypeStats` out. These statistics are what a prediction
+passes on to its reader, so they are rounded to what sampling error leaves meaningful.
 """
 
 from __future__ import annotations
@@ -13,75 +13,80 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.dataset import Dataset
-from stream_fp.features import FEATURE_NAMES
-from stream_fp.library import ArchetypeStats
-from stream_fp.messages import NaturalUnits, Quantiles
+from offline.naming import archetype_names
+from stream_fp.artifacts import ArchetypeStats, TypicalUnits
+from stream_fp.features import FEATURE_NAMES, RANGE
+from stream_fp.forecast import top_phases, volatility_class
+from stream_fp.messages import Quantiles
 from stream_fp.phases import N_PHASES, PHASES
 
-__all__ = ["UNKNOWN_TYPE", "VOLATILITY_CLASSES", "archetype_stats"]
+__all__ = ["UNKNOWN_TYPE", "archetype_stats"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-VOLATILITY_CLASSES: Final = ("low", "medium", "high")
 #: Stands for a session type that nothing names.
 UNKNOWN_TYPE: Final = "unknown"
 #: Said of sessions whose events name no regime.
 _NORMAL_REGIME: Final = 1
-_N_TOP_PHASES: Final = 3
 _DECIMALS: Final = 4
-_RANGE_PCT: Final = FEATURE_NAMES.index("range_pct")
+_EFFICIENCY: Final = FEATURE_NAMES.index("path_efficiency")
+_TEMPO: Final = FEATURE_NAMES.index("log_events_per_hour")
 
 
-def archetype_stats(dataset: Dataset, scaled: Array, labels: Ints, n_archetypes: int) -> list[ArchetypeStats]:
+def archetype_stats(
+    dataset: Dataset, z_scores: Array, labels: Ints, n_archetypes: int, terciles_pct: tuple[float, float]
+) -> list[ArchetypeStats]:
     """Describe the archetypes.
 
     Parameters
     ----------
     dataset : Dataset
-    scaled : ndarray of shape (n_sessions, 30)
-        Its full sessions, scaled.
+    z_scores : ndarray of shape (n_sessions, 30)
+        Its full sessions, each feature by its center and spread, without weights.
     labels : ndarray of shape (n_sessions,), int64
         Archetype of each; every archetype has at least one session.
     n_archetypes : int
+    terciles_pct : tuple of float
+        Final ranges between the three classes of volatility.
     """
-    # Terciles of all sessions, so that the three classes mean the same in every archetype.
-    terciles = np.quantile(dataset.range_pct, (1 / 3, 2 / 3))
+    names = archetype_names(dataset, labels, n_archetypes)
     return [
-        _stats(archetype_id, dataset, scaled, labels == archetype_id, terciles) for archetype_id in range(n_archetypes)
+        _stats(archetype_id, names[archetype_id], dataset, z_scores, labels == archetype_id, terciles_pct)
+        for archetype_id in range(n_archetypes)
     ]
 
 
-def _stats(
-    archetype_id: int, dataset: Dataset, scaled: Array, members: npt.NDArray[np.bool_], terciles: Array
+def _stats(  # noqa: PLR0917 - what there is to say of one archetype
+    archetype_id: int,
+    name: str,
+    dataset: Dataset,
+    z_scores: Array,
+    members: npt.NDArray[np.bool_],
+    terciles_pct: tuple[float, float],
 ) -> ArchetypeStats:
     ranges = dataset.range_pct[members]
     rates = dataset.phase_rates[members]
-    median_range = float(np.median(ranges))
     regime_shares = dataset.regime_shares[members].mean(axis=0)
     p10, p50, p90 = np.quantile(ranges, (0.1, 0.5, 0.9))
     return ArchetypeStats(
         archetype_id=archetype_id,
+        name=name,
         n_sessions=int(members.sum()),
-        volatility_class=VOLATILITY_CLASSES[int(np.searchsorted(terciles, median_range, side="left"))],
-        range_p50=_rounded(np.median(scaled[members, _RANGE_PCT])),
+        volatility_class=volatility_class(float(p50), terciles_pct),
+        range_p50=_rounded(np.median(z_scores[members, RANGE])),
         dominant_htf_regime=int(regime_shares.argmax()) if regime_shares.any() else _NORMAL_REGIME,
-        top_phases=_top_phases(rates, scaled[members, :N_PHASES]),
+        top_phases=top_phases(rates.max(axis=0), z_scores[members, :N_PHASES].mean(axis=0)),
         session_type_probabilities=_type_shares(np.array(dataset.session_types)[members].tolist()),
-        natural_units=NaturalUnits(
+        natural_units=TypicalUnits(
             range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
             phase_rates_per_100_events={
                 phase: _rounded(rate) for phase, rate in zip(PHASES, np.median(rates, axis=0), strict=True)
             },
+            efficiency=_rounded(np.median(dataset.full[members, _EFFICIENCY])),
+            events_per_hour=_rounded(np.expm1(np.median(dataset.full[members, _TEMPO]))),
         ),
     )
-
-
-def _top_phases(rates: Array, scaled_rates: Array) -> list[tuple[str, float]]:
-    """Return the phases that stand out most, of those that occur at all, with their mean scaled rate."""
-    means = scaled_rates.mean(axis=0)
-    order = sorted(np.flatnonzero(rates.any(axis=0)).tolist(), key=lambda phase: (-means[phase], phase))
-    return [(PHASES[phase], _rounded(means[phase])) for phase in order[:_N_TOP_PHASES]]
 
 
 def _type_shares(session_types: list[str]) -> dict[str, float]:

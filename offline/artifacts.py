@@ -23,8 +23,9 @@ import msgspec
 
 from offline.places import check_place
 from offline.train import TrainedLibrary
+from stream_fp.artifacts import Metadata
 from stream_fp.errors import ConfigError
-from stream_fp.library import METADATA_FILE, PICKLE_FILES, STATS_FILE, Metadata
+from stream_fp.library import METADATA_FILE, PICKLE_FILES, STATS_FILE
 
 __all__ = ["check_output", "write_library"]
 

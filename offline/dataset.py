@@ -21,14 +21,17 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed
 
 from offline.extract import ExtractedSession, ExtractionRequest, FileExtract, extract_file
+from offline.rest import N_PATH_POINTS
 from offline.session_types import could_change, learned_schedules, learned_typical_events
+from offline.splits import ordinals
 from stream_fp.completion import DEFAULT_SCHEDULES, CompletionPolicy, Schedule
 from stream_fp.errors import DocumentError
-from stream_fp.features import FEATURE_NAMES, N_FEATURES
+from stream_fp.features import FEATURE_NAMES, N_FEATURES, RANGE
 from stream_fp.files import find_files
 from stream_fp.phases import N_PHASES
+from stream_fp.prefix_model import OUTCOMES
 
-__all__ = ["DEFAULT_CHECKPOINTS_PCT", "DEFAULT_MIN_EVENTS", "Dataset", "Prefixes", "Progress", "load_dataset"]
+__all__ = ["DEFAULT_CHECKPOINTS_PCT", "DEFAULT_MIN_EVENTS", "Dataset", "Prefixes", "Progress", "Tables", "load_dataset"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -41,8 +44,9 @@ DEFAULT_MIN_EVENTS: Final = 5
 _WORTH_WORKERS_BYTES: Final = 32 * 2**20
 #: Remarks beyond these only say again what the counts say.
 _MAX_REMARKS: Final = 20
-_RANGE_PCT: Final = FEATURE_NAMES.index("range_pct")
 _REGIME_0: Final = FEATURE_NAMES.index("htf_regime_0_share")
+#: Said of a prefix whose events name no regime.
+_NORMAL_REGIME: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,10 +58,24 @@ class Prefixes:
     rows : ndarray of shape (n_prefixes,), int64
         Ascending rows of the sessions in the dataset; sessions that did not reach the checkpoint are missing.
     vectors : ndarray of shape (n_prefixes, 30)
+    rests : ndarray of shape (n_prefixes, 10)
+        What became of the part after the checkpoint; NaN where its events do not tell (`offline.rest`).
     """
 
     rows: Ints
     vectors: Array
+    rests: Array
+
+    @property
+    def range_so_far_pct(self) -> Array:
+        """Range at the checkpoint in per cent of the first price, shape (n_prefixes,)."""
+        return np.expm1(self.vectors[:, RANGE]) / 100.0
+
+    @property
+    def dominant_regimes(self) -> Ints:
+        """Most frequent regime so far, shape (n_prefixes,); 1 where the events name none."""
+        shares = self.vectors[:, _REGIME_0 : _REGIME_0 + 3]
+        return np.where(shares.any(axis=1), shares.argmax(axis=1), _NORMAL_REGIME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -73,6 +91,8 @@ class Dataset:
     n_events : ndarray of shape (n_sessions,), int64
     full : ndarray of shape (n_sessions, 30)
         Features of whole sessions, unscaled.
+    paths : ndarray of shape (n_sessions, 41)
+        Move from the first price in per cent, from start to end of the session; NaN before the first price.
     prefixes : dict of float to Prefixes
         By checkpoint in per cent, ascending; a checkpoint that no session reached has no rows.
     completion : str
@@ -95,6 +115,7 @@ class Dataset:
     starts_us: Ints
     n_events: Ints
     full: Array
+    paths: Array
     prefixes: dict[float, Prefixes]
     completion: CompletionPolicy
     min_events: int
@@ -120,7 +141,11 @@ class Dataset:
     @property
     def range_pct(self) -> Array:
         """Range in per cent of the first price, shape (n_sessions,)."""
-        return self.full[:, _RANGE_PCT]
+        return np.expm1(self.full[:, RANGE]) / 100.0
+
+    def days(self) -> Ints:
+        """Return the dates as ordinals, shape (n_sessions,); ascending."""
+        return ordinals(self.dates)
 
     def select(self, rows: Ints) -> Dataset:
         """Return the sessions at ascending `rows`, for a split by time; tables and counts stay those of the whole."""
@@ -129,7 +154,9 @@ class Dataset:
         prefixes = {}
         for checkpoint_pct, cut in self.prefixes.items():
             kept = new_row[cut.rows] >= 0
-            prefixes[checkpoint_pct] = Prefixes(rows=new_row[cut.rows[kept]], vectors=cut.vectors[kept])
+            prefixes[checkpoint_pct] = Prefixes(
+                rows=new_row[cut.rows[kept]], vectors=cut.vectors[kept], rests=cut.rests[kept]
+            )
         return dataclasses.replace(
             self,
             session_ids=tuple(self.session_ids[row] for row in rows),
@@ -138,6 +165,7 @@ class Dataset:
             starts_us=self.starts_us[rows],
             n_events=self.n_events[rows],
             full=self.full[rows],
+            paths=self.paths[rows],
             prefixes=prefixes,
         )
 
@@ -148,6 +176,9 @@ def load_dataset(
     checkpoints_pct: tuple[float, ...] = DEFAULT_CHECKPOINTS_PCT,
     completion: CompletionPolicy = "auto",
     min_events: int = DEFAULT_MIN_EVENTS,
+    tables: Tables | None = None,
+    first_date: str | None = None,
+    last_date: str | None = None,
     n_jobs: int | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -166,6 +197,10 @@ def load_dataset(
         How completion is measured.
     min_events : int
         Sessions and prefixes with fewer events are left out.
+    tables : Tables, optional
+        Windows and counts to go by, as those of a library that is to be judged; learned from the sessions by default.
+    first_date, last_date : str, optional
+        Leave out sessions dated before or after (ISO 8601), as if they were not there: nothing is learned from them.
     n_jobs : int, optional
         Processes that read files, -1 for one a core; by default chosen by the size of the input. The result is the
         same for any number.
@@ -178,31 +213,42 @@ def load_dataset(
         When there is no file, or no usable session in them.
     """
     files = find_files(source)
+    period = (first_date or "", last_date or "9999")
     n_workers = _n_workers(files, n_jobs)
     request = ExtractionRequest(
         checkpoints_pct=tuple(sorted({float(pct) for pct in checkpoints_pct})),
         completion=completion,
         min_events=min_events,
-        schedules=DEFAULT_SCHEDULES,
-        typical_events={},
+        schedules=DEFAULT_SCHEDULES if tables is None else tables.schedules,
+        typical_events={} if tables is None else tables.typical_events,
     )
-    gathered = _Gathered(_extract_all(files, request, n_workers, "Reading sessions", progress))
+    gathered = _Gathered(_extract_all(files, request, n_workers, "Reading sessions", progress), period)
     sessions = gathered.sessions
-    learned = dataclasses.replace(
-        request, schedules=learned_schedules(sessions), typical_events=learned_typical_events(sessions)
-    )
-    if could_change(sessions, request, learned):
+    learned = request
+    if tables is None:
+        learned = dataclasses.replace(
+            request, schedules=learned_schedules(sessions), typical_events=learned_typical_events(sessions)
+        )
+    if tables is None and could_change(sessions, request, learned):
         stage = "Cutting prefixes with what was learned"
-        gathered = _Gathered(_extract_all(files, learned, n_workers, stage, progress))
+        gathered = _Gathered(_extract_all(files, learned, n_workers, stage, progress), period)
     if not gathered.sessions:
         raise DocumentError(str(source), f"expected sessions of at least {min_events} events, {_nothing(gathered)}")
     return _dataset(gathered, learned)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """Usual window and number of events by session type."""
+
+    schedules: dict[str, Schedule]
+    typical_events: dict[str, float]
+
+
 class _Gathered:
     """The sessions of all files, each id once, in order of time."""
 
-    def __init__(self, extracts: Iterator[FileExtract]) -> None:
+    def __init__(self, extracts: Iterator[FileExtract], period: tuple[str, str]) -> None:
         self.sessions: list[ExtractedSession] = []
         self.n_files = 0
         self.skipped: Counter[str] = Counter()
@@ -213,7 +259,9 @@ class _Gathered:
             self.skipped.update(found.skipped)
             self.remarks += found.remarks
             for session in found.sessions:
-                if session.session_id not in first_path:
+                if not period[0] <= session.date <= period[1]:
+                    self.skipped["session: outside the period"] += 1
+                elif session.session_id not in first_path:
                     first_path[session.session_id] = found.path
                     self.sessions.append(session)
                 else:
@@ -261,7 +309,8 @@ def _dataset(gathered: _Gathered, request: ExtractionRequest) -> Dataset:
         rows = [row for row, session in enumerate(sessions) if checkpoint_pct in session.prefixes]
         prefixes[checkpoint_pct] = Prefixes(
             rows=np.array(rows, dtype=np.int64),
-            vectors=_stacked([sessions[row].prefixes[checkpoint_pct] for row in rows]),
+            vectors=_stacked([sessions[row].prefixes[checkpoint_pct] for row in rows], N_FEATURES),
+            rests=_stacked([sessions[row].rests[checkpoint_pct] for row in rows], len(OUTCOMES)),
         )
     remarks = gathered.remarks[:_MAX_REMARKS]
     if (n_more := len(gathered.remarks) - _MAX_REMARKS) > 0:
@@ -272,7 +321,8 @@ def _dataset(gathered: _Gathered, request: ExtractionRequest) -> Dataset:
         dates=tuple(session.date for session in sessions),
         starts_us=np.array([session.start_us for session in sessions], dtype=np.int64),
         n_events=np.array([session.n_events for session in sessions], dtype=np.int64),
-        full=_stacked([session.full for session in sessions]),
+        full=_stacked([session.full for session in sessions], N_FEATURES),
+        paths=_stacked([session.path for session in sessions], N_PATH_POINTS),
         prefixes=prefixes,
         completion=request.completion,
         min_events=request.min_events,
@@ -284,9 +334,9 @@ def _dataset(gathered: _Gathered, request: ExtractionRequest) -> Dataset:
     )
 
 
-def _stacked(vectors: list[Array]) -> Array:
+def _stacked(vectors: list[Array], length: int) -> Array:
     # Through a new array, so that nothing of the process that made the vectors (its dtype objects) lives on.
-    stacked = np.empty((len(vectors), N_FEATURES), dtype=np.float64)
+    stacked = np.empty((len(vectors), length), dtype=np.float64)
     for row, vector in enumerate(vectors):
         stacked[row] = vector
     return stacked

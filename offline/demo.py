@@ -27,7 +27,7 @@ from offline.console import command_lines, program_path
 from offline.dataset import load_dataset
 from offline.demo_folder import MODEL_VERSION, DemoFolder
 from offline.simulate import SimulatedSession, interleave, simulate_sessions
-from offline.train import train
+from offline.train import TrainingOptions, train
 from stream_fp.config import Settings, load_settings
 from stream_fp.errors import ServiceError
 from stream_fp.kafka.embedded import embedded_broker
@@ -101,7 +101,7 @@ def demo(n_sessions: int, seed: int, path: Path) -> int:
         f"{n_sessions - n_training} with {n_live} records to stream"
     )
     dataset = load_dataset(folder.history)
-    library = train(dataset, model_version=MODEL_VERSION, n_archetypes=_N_ARCHETYPES, seed=seed)
+    library = train(dataset, TrainingOptions(model_version=MODEL_VERSION, n_archetypes=_N_ARCHETYPES, seed=seed))
     metadata = write_library(library, folder.model)
     console.print(
         f"[bold]2. Trained[/] {metadata.n_archetypes} archetypes and prefix models at "

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
+from offline.rest import price_path, rest_outcomes
 from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts
 from stream_fp.documents import adapt_document
 from stream_fp.engine import Engine, EngineSettings
@@ -76,6 +77,10 @@ class ExtractedSession:
         Features of the whole session.
     prefixes : dict of float to ndarray of shape (30,)
         Features at each checkpoint that was reached with enough events.
+    rests : dict of float to ndarray of shape (10,)
+        What the events after each of these checkpoints were like (`offline.rest`).
+    path : ndarray of shape (41,)
+        Its price in steps of time, for pictures.
     declared_window : Schedule or None
         Start and end that its metadata declared.
     completion_method : str
@@ -93,6 +98,8 @@ class ExtractedSession:
     n_events: int
     full: Array
     prefixes: dict[float, Array]
+    rests: dict[float, Array]
+    path: Array
     declared_window: Schedule | None
     completion_method: str
     n_untimed: int
@@ -162,16 +169,17 @@ def extract_file(path: Path, request: ExtractionRequest) -> FileExtract:
 
 
 class _Collector:
-    """A forecaster that keeps the vectors and forecasts nothing."""
+    """A forecaster that keeps the vectors, and after how many events they were asked for; it forecasts nothing."""
 
     def __init__(self, found: FileExtract, min_events: int) -> None:
         self._found = found
         self._min_events = min_events
-        self._prefixes: dict[str, dict[float, Array]] = {}
+        self._prefixes: dict[str, dict[float, tuple[Array, int]]] = {}
 
     def forecast(self, session: Session, checkpoint_pct: float) -> None:
         """Keep the vector of the events so far."""
-        self._prefixes.setdefault(session.id, {})[checkpoint_pct] = extract(session.columns())
+        columns = session.columns()
+        self._prefixes.setdefault(session.id, {})[checkpoint_pct] = extract(columns), len(columns.times_us)
 
     def closed(self, session: Session, reason: str) -> None:
         """Keep the vector of the whole session, and what belongs to it."""
@@ -189,7 +197,11 @@ class _Collector:
                 start_us=first_us if facts.start_us is None else facts.start_us,
                 n_events=session.n_events,
                 full=extract(columns),
-                prefixes=prefixes,
+                prefixes={checkpoint_pct: vector for checkpoint_pct, (vector, _) in prefixes.items()},
+                rests={
+                    checkpoint_pct: rest_outcomes(columns, n_seen) for checkpoint_pct, (_, n_seen) in prefixes.items()
+                },
+                path=price_path(columns, facts.end_us),
                 declared_window=_declared_window(facts),
                 completion_method=session.yardstick.method,
                 n_untimed=session.n_untimed,

@@ -9,36 +9,34 @@ Invariant: the same dataset, options and library versions give the same library 
 from __future__ import annotations
 
 import platform
-import warnings
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Literal
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 import scipy
 import sklearn
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import stream_fp
 from offline.archetypes import UNKNOWN_TYPE, archetype_stats
-from offline.dataset import Dataset
-from offline.prefix_models import Calibration, ScalerKind, fit_prefix_model, fit_scaler, guess_agreement, scaler_arrays
-from stream_fp.classifier import DistanceMetric
+from offline.clusters import fit_clusters, weighted_features
+from offline.dataset import Dataset, Progress
+from offline.prefix_centroids import Calibration
+from offline.prefix_models import PREFIX_MODEL, PrefixFit, Way, fit_prefix_model
+from offline.profiles import profile_weights
+from offline.scalers import ScalerKind, scaler_arrays
+from offline.selection import choose, refit_centroids
+from stream_fp.artifacts import ClusterStats, Metadata, SelectionTrial, StabilityArrays, TrainingSummary
 from stream_fp.errors import ConfigError, DocumentError
 from stream_fp.features import FEATURE_NAMES, SCHEMA_VERSION
-from stream_fp.library import ClusterStats, Metadata, TrainingSummary
 
-__all__ = ["TrainedLibrary", "train"]
+__all__ = ["TrainedLibrary", "TrainingOptions", "train"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-#: k-means starts this often from other seeds and keeps the best; more finds hardly better ones on 3,000 sessions.
-_N_INIT: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,9 +55,9 @@ class TrainedLibrary:
         Complete but for the time of creation and the hashes, which come with writing.
     stats : ClusterStats
     calibration : dict of float to dict of str to Calibration
-        By checkpoint and distance metric: how prefixes did out of fold.
+        By checkpoint and way to assign: how it did on prefixes that were held out.
     type_agreement : dict of float to float
-        By checkpoint: how often a guess from the session type alone was right, out of fold.
+        By checkpoint: how often a guess from the session type alone was right, on the same sessions.
     notes : tuple of str
         Fallbacks that a user should know of.
     """
@@ -69,35 +67,48 @@ class TrainedLibrary:
     labels: Ints
     metadata: Metadata
     stats: ClusterStats
-    calibration: dict[float, dict[DistanceMetric, Calibration]]
+    calibration: dict[float, dict[Way, Calibration]]
     type_agreement: dict[float, float]
     notes: tuple[str, ...]
 
 
-def train(
-    dataset: Dataset,
-    *,
-    model_version: str,
-    n_archetypes: int = 5,
-    scaler: ScalerKind = "standard",
-    seed: int = 0,
-    checkpoints_pct: tuple[float, ...] | None = None,
-) -> TrainedLibrary:
-    """Learn archetypes and prefix models.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """What training is told.
 
-    Parameters
+    Attributes
     ----------
-    dataset : Dataset
     model_version : str
         Goes into every prediction.
-    n_archetypes : int
-        Never lowered in silence: fewer different sessions are an error.
+    n_archetypes : int or None
+        None has it chosen by evidence (`offline.selection`). Never lowered in silence: fewer different sessions are an
+        error.
+    profile : str or None
+        One of `offline.clusters.PROFILES`: the features that tell archetypes apart. None has it chosen.
     scaler : {"standard", "robust"}
         By mean and standard deviation, or by median and interquartile range.
     seed : int
         Of k-means.
-    checkpoints_pct : tuple of float, optional
-        Those to learn, of the ones at which the dataset was cut; all of them by default.
+    checkpoints_pct : tuple of float or None
+        Those to learn, of the ones at which the dataset was cut; None for all of them.
+    n_jobs : int
+        Processes for the choice; the result is the same for any number.
+    progress : callable or None
+        Told the stage, how much is done, and of how much.
+    """
+
+    model_version: str
+    n_archetypes: int | None = None
+    profile: str | None = None
+    scaler: ScalerKind = "standard"
+    seed: int = 0
+    checkpoints_pct: tuple[float, ...] | None = None
+    n_jobs: int = -1
+    progress: Progress | None = None
+
+
+def train(dataset: Dataset, options: TrainingOptions) -> TrainedLibrary:
+    """Learn archetypes and prefix models.
 
     Raises
     ------
@@ -106,7 +117,8 @@ def train(
     DocumentError
         When no session reached any checkpoint.
     """
-    checkpoints = tuple(dataset.prefixes) if checkpoints_pct is None else tuple(sorted(set(checkpoints_pct)))
+    wanted = options.checkpoints_pct
+    checkpoints = tuple(dataset.prefixes) if wanted is None else tuple(sorted(set(wanted)))
     for checkpoint_pct in checkpoints:
         if checkpoint_pct not in dataset.prefixes:
             cut = ", ".join(f"{pct:g}" for pct in dataset.prefixes)
@@ -115,42 +127,56 @@ def train(
             )
     # With several threads, sums are added up in an order that changes from run to run.
     with threadpool_limits(limits=1):
-        return _train(dataset, model_version, n_archetypes, scaler, seed, checkpoints)
+        return _train(dataset, options, checkpoints)
 
 
-def _train(  # noqa: PLR0917 - the options of `train`, complete
-    dataset: Dataset, model_version: str, n_archetypes: int, kind: ScalerKind, seed: int, checkpoints: tuple[float, ...]
-) -> TrainedLibrary:
-    scaler, replaced = fit_scaler(kind, dataset.full)
-    notes = [f"{FEATURE_NAMES[i]}: interquartile range is 0, scaled by standard deviation" for i in replaced]
-    scaled = scaler.transform(dataset.full)
-    kmeans = _fit_kmeans(scaled, dataset.range_pct, n_archetypes, seed)
-    labels = kmeans.labels_.astype(np.int64)
+def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float, ...]) -> TrainedLibrary:
+    profile, n_archetypes, trials = _choice(dataset, options)
+    clusters = fit_clusters(
+        dataset.full,
+        n_archetypes=n_archetypes,
+        weights=profile_weights(profile),
+        scaler=options.scaler,
+        seed=options.seed,
+    )
+    notes = [f"{FEATURE_NAMES[i]}: interquartile range is 0, scaled by standard deviation" for i in clusters.replaced]
+    labels = clusters.kmeans.labels_.astype(np.int64)
     fits = []
-    for checkpoint_pct in checkpoints:
-        prefixes = dataset.prefixes[checkpoint_pct]
-        if len(prefixes.rows) == 0:
+    for n_done, checkpoint_pct in enumerate(checkpoints, 1):
+        if len(dataset.prefixes[checkpoint_pct].rows) == 0:
             notes.append(f"{checkpoint_pct:g}% checkpoint: left out, no session reached it with enough events")
             continue
-        fit = fit_prefix_model(checkpoint_pct, prefixes.vectors, labels[prefixes.rows], scaler=kind)
+        fit = fit_prefix_model(checkpoint_pct, dataset, labels, clusters, scaler=options.scaler)
         fits.append(fit)
         notes += fit.notes
         if missing := sorted(set(range(n_archetypes)) - set(fit.arrays.archetype_ids)):
             notes.append(f"{checkpoint_pct:g}% checkpoint: no session of archetype {', '.join(map(str, missing))}")
+        if options.progress is not None:
+            options.progress("Learning checkpoints", n_done, len(checkpoints))
     if not fits:
         reached = "; ".join(
             f"{reason}: {n}" for reason, n in dataset.skipped.items() if reason.startswith("checkpoint")
         )
         raise DocumentError("training", f"expected sessions that reach a checkpoint, found none ({reached})")
+    low, high = np.quantile(dataset.range_pct, (1 / 3, 2 / 3)).tolist()
+    z_scores = clusters.scaled(dataset.full) / clusters.weights
+    features = weighted_features(clusters.weights)
     metadata = Metadata(
-        model_version=model_version,
+        model_version=options.model_version,
         created_at="",
         feature_schema_version=SCHEMA_VERSION,
         feature_names=list(FEATURE_NAMES),
         n_archetypes=n_archetypes,
-        seed=seed,
-        scaler=scaler_arrays(kind, scaler),
-        centroids=kmeans.cluster_centers_.tolist(),
+        seed=options.seed,
+        scaler=scaler_arrays(options.scaler, clusters.scaler),
+        feature_weights=clusters.weights.tolist(),
+        centroids=clusters.kmeans.cluster_centers_.tolist(),
+        range_terciles_pct=(low, high),
+        assignment=_best_assignment(fits),
+        selection=trials,
+        stability=StabilityArrays(
+            features=features, centroids=refit_centroids(clusters, dataset.full, options.seed).tolist()
+        ),
         prefix_models=[fit.arrays for fit in fits],
         completion=dataset.completion,
         min_events=dataset.min_events,
@@ -171,47 +197,44 @@ def _train(  # noqa: PLR0917 - the options of `train`, complete
         sha256={},
     )
     return TrainedLibrary(
-        scaler=scaler,
-        kmeans=kmeans,
+        scaler=clusters.scaler,
+        kmeans=clusters.kmeans,
         labels=labels,
         metadata=metadata,
         stats=ClusterStats(
-            model_version=model_version, archetypes=archetype_stats(dataset, scaled, labels, n_archetypes)
+            model_version=options.model_version,
+            archetypes=archetype_stats(dataset, z_scores, labels, n_archetypes, (low, high)),
         ),
         calibration={fit.arrays.checkpoint_pct: fit.calibration for fit in fits},
-        type_agreement={
-            fit.arrays.checkpoint_pct: _type_agreement(dataset, labels, fit.arrays.checkpoint_pct) for fit in fits
-        },
+        type_agreement={fit.arrays.checkpoint_pct: fit.type_agreement for fit in fits},
         notes=tuple(notes),
     )
 
 
-def _fit_kmeans(scaled: Array, range_pct: Array, n_archetypes: int, seed: int) -> KMeans:
-    """Cluster, and number the clusters by ascending median range, so that numbers mean the same in every run."""
-    n_different = len(np.unique(scaled, axis=0))
-    if n_different < n_archetypes:
-        raise ConfigError(
-            "archetypes", f"expected at most {n_different}, the number of different sessions, got {n_archetypes}"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # what it warns of is checked below
-        kmeans = KMeans(n_clusters=n_archetypes, n_init=_N_INIT, random_state=seed).fit(scaled)
-    sizes = np.bincount(kmeans.labels_, minlength=n_archetypes)
-    if (sizes == 0).any():
-        n_found = int((sizes > 0).sum())
-        raise ConfigError(
-            "archetypes", f"expected at most {n_found}, the sessions differ too little for {n_archetypes}"
-        )
-    medians = [float(np.median(range_pct[kmeans.labels_ == label])) for label in range(n_archetypes)]
-    order = sorted(range(n_archetypes), key=lambda label: (medians[label], kmeans.cluster_centers_[label].tolist()))
-    kmeans.cluster_centers_ = kmeans.cluster_centers_[order]
-    kmeans.labels_ = np.argsort(order).astype(kmeans.labels_.dtype)[kmeans.labels_]
-    return kmeans
+def _choice(dataset: Dataset, options: TrainingOptions) -> tuple[str, int, list[SelectionTrial]]:
+    if options.profile is not None and options.n_archetypes is not None:
+        return options.profile, options.n_archetypes, []
+    return choose(
+        dataset,
+        n_archetypes=options.n_archetypes,
+        profile=options.profile,
+        scaler=options.scaler,
+        seed=options.seed,
+        n_jobs=options.n_jobs,
+        progress=options.progress,
+    )
 
 
-def _type_agreement(dataset: Dataset, labels: Ints, checkpoint_pct: float) -> float:
-    rows = dataset.prefixes[checkpoint_pct].rows
-    return guess_agreement([dataset.session_types[row] for row in rows], labels[rows])
+def _best_assignment(fits: list[PrefixFit]) -> Literal["prefix_model", "prefix_centroid"]:
+    """Return the way with the lowest log loss on held-out sessions, over all checkpoints that tried every way."""
+    ways = set(fits[0].calibration)
+    totals = {
+        way: sum(fit.calibration[way].log_loss for fit in fits)
+        for way in ways
+        if all(way in fit.calibration and fit.calibration[way].n_sessions for fit in fits)
+    }
+    best = min(sorted(totals), key=lambda way: totals[way], default=PREFIX_MODEL)
+    return "prefix_model" if best == PREFIX_MODEL else "prefix_centroid"
 
 
 def _summary(dataset: Dataset) -> TrainingSummary:

@@ -38,7 +38,7 @@ class OnlineClassifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     completion_threshold: float = 30.0
     distance_metric: DistanceMetric = "euclidean"
     confidence_method: ConfidenceMethod = "softmax"
-    assignment: AssignmentMethod = "prefix_centroid"
+    assignment: AssignmentMethod = "auto"
     completion: CompletionPolicy = "auto"
     min_events: int = 5
     write_minidash_row: bool = False
@@ -144,7 +144,7 @@ def create_online_classifier(
     completion_threshold: float = 30.0,
     distance_metric: DistanceMetric = "euclidean",
     confidence_method: ConfidenceMethod = "softmax",
-    assignment: AssignmentMethod = "prefix_centroid",
+    assignment: AssignmentMethod = "auto",
     completion: CompletionPolicy = "auto",
     min_events: int = 5,
     write_minidash_row: bool = False,

@@ -1,7 +1,8 @@
-"""Which archetype a prefix is becoming: distances to prefix centroids, and a confidence made from them.
+"""Which archetype a prefix is becoming, and with what probability.
 
-Pure numpy. Distances are measured to centroids that were learned from prefixes cut at the same checkpoint, because a
-prefix is no small full session: nearest full-session centroids stay selectable as the baseline that they are.
+Pure numpy. Three ways to assign: the prefix model, a calibrated probability learned from prefixes cut at the same
+checkpoint; the nearest of the centroids of such prefixes, with a confidence made from distances; and the nearest
+full-session centroid, the baseline that it is, because a prefix is no small full session.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from stream_fp.library import Library, PrefixModel
+from stream_fp.library import Library
+from stream_fp.prefix_model import PrefixModel
 
 __all__ = [
     "Assignment",
@@ -22,11 +24,12 @@ __all__ = [
     "DistanceMetric",
     "distances",
     "nearest",
+    "resolve_assignment",
 ]
 
 DistanceMetric = Literal["euclidean", "cosine", "mahalanobis"]
 ConfidenceMethod = Literal["inverse_distance", "softmax", "calibrated"]
-AssignmentMethod = Literal["prefix_centroid", "full_centroid"]
+AssignmentMethod = Literal["auto", "prefix_model", "prefix_centroid", "full_centroid"]
 DISTANCE_METRICS: Final = get_args(DistanceMetric)
 CONFIDENCE_METHODS: Final = get_args(ConfidenceMethod)
 ASSIGNMENT_METHODS: Final = get_args(AssignmentMethod)
@@ -49,6 +52,8 @@ class Assignment:
         To its centroid, in units of `metric`.
     metric : str
         The one used; differs from the one asked for where the covariance was missing.
+    method : str
+        How it was assigned; never "auto".
     probabilities : dict of int to float
         Of every archetype of the model; they add up to 1.
     notes : tuple of str
@@ -59,6 +64,7 @@ class Assignment:
     confidence: float
     distance: float
     metric: DistanceMetric
+    method: AssignmentMethod
     probabilities: dict[int, float]
     notes: tuple[str, ...]
 
@@ -113,11 +119,15 @@ class Classifier:
     ----------
     library : Library
     distance_metric : {"euclidean", "cosine", "mahalanobis"}
-        "mahalanobis" falls back to "euclidean", with a note, at a checkpoint whose covariance could not be estimated.
+        Of the distance to the centroid, and of assignments by centroid. "mahalanobis" falls back to "euclidean", with a
+        note, at a checkpoint whose covariance could not be estimated.
     confidence_method : {"inverse_distance", "softmax", "calibrated"}
-        Shares of 1/distance; softmax of minus distance; the same with the temperature that fitted best in training.
-    assignment : {"prefix_centroid", "full_centroid"}
-        Centroids of prefixes at the same checkpoint, or those of full sessions (the baseline).
+        For assignments by centroid: shares of 1/distance; softmax of minus distance; the same with the temperature that
+        fitted best in training. The confidence of the prefix model is its own probability, a softmax that is
+        calibrated.
+    assignment : {"auto", "prefix_model", "prefix_centroid", "full_centroid"}
+        "auto" is what did best out of sample when the library was trained, with one exception: shares of 1/distance
+        can only be had from distances, so with "inverse_distance" it means "prefix_centroid".
     """
 
     def __init__(
@@ -126,15 +136,15 @@ class Classifier:
         *,
         distance_metric: DistanceMetric = "euclidean",
         confidence_method: ConfidenceMethod = "softmax",
-        assignment: AssignmentMethod = "prefix_centroid",
+        assignment: AssignmentMethod = "auto",
     ) -> None:
         self.library = library
         self.distance_metric = distance_metric
         self.confidence_method = confidence_method
-        self.assignment = assignment
+        self.assignment = resolve_assignment(library, assignment, confidence_method)
         self._full_ids = np.arange(len(library.centroids))
 
-    def classify(self, vector: Array, checkpoint_pct: float) -> Assignment:
+    def classify(self, vector: Array, checkpoint_pct: float, session_type: str = "") -> Assignment:
         """Assign one feature vector of a prefix.
 
         Parameters
@@ -143,6 +153,8 @@ class Classifier:
             As `features.extract` gives it, finite.
         checkpoint_pct : float
             Checkpoint at which the prefix was cut; the nearest one that was trained is used.
+        session_type : str
+            In lower case; a type that training did not see is as good as none.
         """
         model = self.library.prefix_model(checkpoint_pct)
         notes: list[str] = []
@@ -159,13 +171,18 @@ class Classifier:
             metric = "euclidean"
             notes.append("No covariance for this assignment: euclidean distance used instead of mahalanobis")
         away = distances(scaled, centroids, metric, model.precision)
-        shares = self._shares(away, model, metric)
-        row = int(away.argmin())
+        if self.assignment == "prefix_model":
+            shares = model.probabilities(model.inputs(vector, session_type))
+            row = int(shares.argmax())
+        else:
+            shares = self._shares(away, model, metric)
+            row = int(away.argmin())
         return Assignment(
             archetype_id=int(ids[row]),
             confidence=float(shares[row]),
             distance=float(away[row]),
             metric=metric,
+            method=self.assignment,
             probabilities=dict(zip(ids.tolist(), shares.tolist(), strict=True)),
             notes=tuple(notes),
         )
@@ -179,3 +196,14 @@ class Classifier:
                 temperature = model.temperatures.get(metric, 1.0)
             weights = np.exp(-(away - away.min()) / temperature)
         return np.asarray(weights / weights.sum())
+
+
+def resolve_assignment(
+    library: Library, assignment: AssignmentMethod, confidence_method: ConfidenceMethod
+) -> AssignmentMethod:
+    """Return what ``auto`` stands for, and any other method as it is."""
+    if assignment != "auto":
+        return assignment
+    if confidence_method == "inverse_distance" and library.assignment == "prefix_model":
+        return "prefix_centroid"
+    return library.assignment

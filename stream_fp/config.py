@@ -136,8 +136,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     completion: Annotated[CompletionPolicy, Meta(description="How completion is measured.")] = "auto"
     distance_metric: Annotated[DistanceMetric, Meta(description="Distance to the centroids.")] = "euclidean"
     confidence_method: Annotated[ConfidenceMethod, Meta(description="How distances become a confidence.")] = "softmax"
-    assignment: Annotated[AssignmentMethod, Meta(description="Centroids of prefixes or of full sessions.")] = (
-        "prefix_centroid"
+    assignment: Annotated[AssignmentMethod, Meta(description="How the archetype is chosen; auto: as did best.")] = (
+        "auto"
     )
     min_events: Annotated[Positive, Meta(description="A session with fewer events gets no prediction.")] = 5
     timezone: Annotated[str, Meta(description="Zone of time stamps without an offset.")] = "UTC"

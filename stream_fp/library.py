@@ -1,8 +1,8 @@
 """The archetypes learned offline, as the online service reads them: JSON only, verified, never unpickled.
 
 ``metadata.json`` holds every array and the SHA-256 of the other three files; ``cluster_stats.json`` what sessions of
-each archetype become. The two pickles are for notebooks: their hashes are checked, their content is never opened.
-The structures of both JSON files stand here, so that training writes exactly what the service reads.
+each archetype become (`stream_fp.artifacts` has their structure). The two pickles are for notebooks: their hashes are
+checked, their content is never opened.
 """
 
 from __future__ import annotations
@@ -11,29 +11,28 @@ import hashlib
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
+from stream_fp.artifacts import (
+    ArchetypeStats,
+    ClusterStats,
+    MembershipArrays,
+    Metadata,
+    PrefixModelArrays,
+    RestArrays,
+    ScalerArrays,
+)
 from stream_fp.completion import DEFAULT_SCHEDULES, Schedule
 from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
 from stream_fp.features import FEATURE_NAMES, N_FEATURES, SCHEMA_VERSION
-from stream_fp.messages import NaturalUnits
+from stream_fp.prefix_model import OUTCOMES, QUANTILES, Membership, PrefixModel, RestModel
 
-__all__ = [
-    "ArchetypeStats",
-    "ClusterStats",
-    "Library",
-    "Metadata",
-    "PrefixModel",
-    "PrefixModelArrays",
-    "ScalerArrays",
-    "TrainingSummary",
-    "load_library",
-]
+__all__ = ["Library", "load_library"]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,118 +44,6 @@ MAX_JSON_BYTES: Final = 16 * 2**20
 #: Parameters beyond this, or scales below its inverse, come from no data and would leave the range of floats.
 _MAX_MAGNITUDE: Final = 1e30
 _ANY_DAY: Final = date(2000, 1, 3)
-
-# ---------------------------------------------------------------------------------------------- the JSON structures
-
-
-class ScalerArrays(Struct, frozen=True, kw_only=True):
-    """A scaler as arrays: scaled = (vector - center) / scale, each of shape (30,)."""
-
-    kind: str
-    center: list[float]
-    scale: list[float]
-
-
-class PrefixModelArrays(Struct, frozen=True, kw_only=True):
-    """What training learned from sessions cut at one checkpoint."""
-
-    checkpoint_pct: float
-    n_sessions: int
-    archetype_ids: list[int]
-    """Archetypes that had a session at this checkpoint, ascending; rows of `centroids`."""
-    scaler: ScalerArrays
-    centroids: list[list[float]]
-    """Mean scaled prefix of each archetype, shape (n_archetypes, 30)."""
-    precision: list[list[float]] | None
-    """Inverse of the shrunk covariance within archetypes, shape (30, 30); null where it could not be estimated."""
-    covariance_shrinkage: float | None
-    temperatures: dict[str, float]
-    """Per distance metric: probabilities are softmax(-distance / temperature)."""
-
-
-class TrainingSummary(Struct, frozen=True, kw_only=True):
-    """Where the library came from."""
-
-    n_sessions: int
-    n_skipped: dict[str, int]
-    n_events: int
-    first_date: str
-    last_date: str
-    sessions_by_type: dict[str, int]
-    feature_ranges: dict[str, tuple[float, float]]
-
-
-class Metadata(Struct, frozen=True, kw_only=True):
-    """Content of ``metadata.json``."""
-
-    model_version: str
-    created_at: str
-    feature_schema_version: int
-    feature_names: list[str]
-    n_archetypes: int
-    seed: int
-    scaler: ScalerArrays
-    centroids: list[list[float]]
-    """Full-session centroids in scaled space, shape (n_archetypes, 30)."""
-    prefix_models: list[PrefixModelArrays]
-    completion: str
-    min_events: int
-    schedules: dict[str, dict[str, str]]
-    typical_events: dict[str, float]
-    training: TrainingSummary
-    libraries: dict[str, str]
-    sha256: dict[str, str]
-
-
-class ArchetypeStats(Struct, frozen=True, kw_only=True):
-    """What the full sessions of one archetype were like; `range_p50` and `top_phases` in scaled units."""
-
-    archetype_id: int
-    n_sessions: int
-    volatility_class: str
-    range_p50: float
-    dominant_htf_regime: int
-    top_phases: list[tuple[str, float]]
-    session_type_probabilities: dict[str, float]
-    natural_units: NaturalUnits
-
-
-class ClusterStats(Struct, frozen=True, kw_only=True):
-    """Content of ``cluster_stats.json``."""
-
-    model_version: str
-    archetypes: list[ArchetypeStats]
-
-
-# ---------------------------------------------------------------------------------------------- what the service uses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PrefixModel:
-    """Scaler, centroids and covariance of one checkpoint.
-
-    Attributes
-    ----------
-    checkpoint_pct : float
-        Completion at which its sessions were cut.
-    archetype_ids : ndarray of shape (n_archetypes,), int64
-    center, scale : ndarray of shape (30,)
-        Of the scaler.
-    centroids : ndarray of shape (n_archetypes, 30)
-        In scaled space.
-    precision : ndarray of shape (30, 30) or None
-        Inverse covariance in scaled space.
-    temperatures : dict of str to float
-        By distance metric.
-    """
-
-    checkpoint_pct: float
-    archetype_ids: npt.NDArray[np.int64]
-    center: Array
-    scale: Array
-    centroids: Array
-    precision: Array | None
-    temperatures: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,6 +60,12 @@ class Library:
         First 16 hex digits of the SHA-256 of ``metadata.json``: says whether two processes use the same model.
     center, scale : ndarray of shape (30,)
         Of the full-session scaler.
+    spread : ndarray of shape (30,)
+        Standard deviation (or interquartile range) of each feature among full sessions: `scale` without the weights.
+    range_terciles_pct : tuple of float
+        Final range, in per cent, above which a session counts as of medium and of high volatility.
+    assignment : str
+        The assignment that did best out of sample.
     centroids : ndarray of shape (n_archetypes, 30)
         Full-session centroids in scaled space.
     prefix_models : tuple of PrefixModel
@@ -187,6 +80,9 @@ class Library:
     fingerprint: str
     center: Array
     scale: Array
+    spread: Array
+    range_terciles_pct: tuple[float, float]
+    assignment: Literal["prefix_model", "prefix_centroid", "full_centroid"]
     centroids: Array
     prefix_models: tuple[PrefixModel, ...]
     archetypes: dict[int, ArchetypeStats]
@@ -240,6 +136,9 @@ def load_library(path: Path) -> Library:
         raise ModelLoadError(
             f"{STATS_FILE}: expected version {metadata.model_version}, got version {stats.model_version}"
         )
+    low, high = metadata.range_terciles_pct
+    if not 0 <= low <= high < _MAX_MAGNITUDE:
+        raise ModelLoadError(f"{METADATA_FILE}: expected ascending range terciles, got {low:g} and {high:g}")
     center, scale = _scaler(metadata.scaler, "scaler")
     return Library(
         path=path,
@@ -247,6 +146,9 @@ def load_library(path: Path) -> Library:
         fingerprint=hashlib.sha256(metadata_bytes).hexdigest()[:16],
         center=center,
         scale=scale,
+        spread=scale * _positive(metadata.feature_weights, (N_FEATURES,), "feature_weights"),
+        range_terciles_pct=metadata.range_terciles_pct,
+        assignment=metadata.assignment,
         centroids=_array(metadata.centroids, (metadata.n_archetypes, N_FEATURES), "centroids"),
         prefix_models=tuple(
             sorted((_prefix_model(arrays, archetypes) for arrays in metadata.prefix_models), key=_checkpoint)
@@ -315,8 +217,8 @@ def _array(rows: list[Any], shape: tuple[int, ...], name: str) -> Array:
         array = np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise ModelLoadError(f"{METADATA_FILE}: {name}: {error}") from error
-    if array.ndim and len(shape) == array.ndim and array.shape[-1] != shape[-1]:
-        raise FeatureDimensionError(shape[-1], array.shape[-1])
+    if array.ndim and len(shape) == array.ndim and shape[-1] == N_FEATURES != array.shape[-1]:
+        raise FeatureDimensionError(N_FEATURES, array.shape[-1])
     if array.shape != shape:
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected shape {shape}, got {array.shape}")
     if not (np.abs(array) <= _MAX_MAGNITUDE).all():
@@ -326,10 +228,14 @@ def _array(rows: list[Any], shape: tuple[int, ...], name: str) -> Array:
 
 def _scaler(arrays: ScalerArrays, name: str) -> tuple[Array, Array]:
     center = _array(arrays.center, (N_FEATURES,), f"{name}.center")
-    scale = _array(arrays.scale, (N_FEATURES,), f"{name}.scale")
-    if (scale < 1 / _MAX_MAGNITUDE).any():
-        raise ModelLoadError(f"{METADATA_FILE}: {name}.scale: expected numbers above 0")
-    return center, scale
+    return center, _positive(arrays.scale, (N_FEATURES,), f"{name}.scale")
+
+
+def _positive(rows: list[Any], shape: tuple[int, ...], name: str) -> Array:
+    array = _array(rows, shape, name)
+    if (array < 1 / _MAX_MAGNITUDE).any():
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected numbers above 0")
+    return array
 
 
 def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStats]) -> PrefixModel:
@@ -340,6 +246,9 @@ def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStat
     if any(not 0 < temperature < float("inf") for temperature in arrays.temperatures.values()):
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected temperatures above 0, got {arrays.temperatures}")
     center, scale = _scaler(arrays.scaler, name)
+    inputs = arrays.inputs
+    if len(set(inputs.session_types)) < len(inputs.session_types) or not 0 < inputs.clip < _MAX_MAGNITUDE:
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: inputs: expected different session types and a clip above 0")
     return PrefixModel(
         checkpoint_pct=arrays.checkpoint_pct,
         archetype_ids=np.array(ids, dtype=np.int64),
@@ -350,6 +259,43 @@ def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStat
         if arrays.precision is None
         else _array(arrays.precision, (N_FEATURES, N_FEATURES), f"{name}: precision"),
         temperatures=arrays.temperatures,
+        input_center=_array(inputs.center, (N_FEATURES,), f"{name}: inputs.center"),
+        input_scale=_positive(inputs.scale, (N_FEATURES,), f"{name}: inputs.scale"),
+        input_clip=inputs.clip,
+        session_types={session_type: place for place, session_type in enumerate(inputs.session_types)},
+        membership=_membership(arrays.membership, len(inputs.session_types), len(ids), name),
+        rest=_rest(arrays.rest, len(inputs.session_types), len(ids), name),
+    )
+
+
+def _membership(arrays: MembershipArrays, n_types: int, n_archetypes: int, name: str) -> Membership:
+    features, m = arrays.features, len(arrays.features)
+    if not features or sorted(set(features)) != features or not 0 <= features[0] <= features[-1] < N_FEATURES:
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected places of features in ascending order, got {features}")
+    return Membership(
+        features=np.array(features, dtype=np.int64),
+        fingerprint=_array(arrays.fingerprint, (1 + N_FEATURES + n_types, m), f"{name}: membership.fingerprint"),
+        logits=_array(arrays.logits, (1 + m + m * (m + 1) // 2 + n_types, n_archetypes), f"{name}: membership.logits"),
+    )
+
+
+def _rest(arrays: RestArrays, n_types: int, n_archetypes: int, name: str) -> RestModel:
+    outcomes, n_known = arrays.outcomes, 1 + N_FEATURES + n_types + n_archetypes
+    if [outcome for outcome in OUTCOMES if outcome in outcomes] != outcomes:
+        raise ModelLoadError(f"{METADATA_FILE}: {name}: expected outcomes of {', '.join(OUTCOMES)}, got {outcomes}")
+    quantiles = None
+    if arrays.quantile_coefficients:
+        if "range" not in outcomes:
+            raise ModelLoadError(f"{METADATA_FILE}: {name}: expected the outcome range beside its quantiles")
+        quantiles = _array(
+            arrays.quantile_coefficients, (n_known + 2, len(QUANTILES)), f"{name}: rest.quantile_coefficients"
+        )
+    coefficients = arrays.coefficients if outcomes else [[]] * n_known
+    return RestModel(
+        columns=np.array([OUTCOMES.index(outcome) for outcome in outcomes], dtype=np.int64),
+        coefficients=_array(coefficients, (n_known, len(outcomes)), f"{name}: rest.coefficients"),
+        quantile_coefficients=quantiles,
+        quantile_shifts=_array(arrays.quantile_shifts, (len(QUANTILES),), f"{name}: rest.quantile_shifts"),
     )
 
 

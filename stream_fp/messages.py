@@ -22,6 +22,7 @@ __all__ = [
     "Prediction",
     "Quantiles",
     "Record",
+    "RestOfSession",
     "SessionMetadata",
     "decode_message",
     "encode_prediction",
@@ -89,17 +90,34 @@ class Quantiles(Struct, frozen=True, gc=False):
     p90: float
 
 
+class RestOfSession(Struct, frozen=True, gc=False):
+    """What is expected of the part after the checkpoint; null where training could not learn it."""
+
+    range_pct: float | None
+    """Median range (high minus low) of the prices to come, in per cent."""
+    volatility_pct: float | None
+    """Median standard deviation of the log returns between events, in per cent."""
+    n_events: float | None
+    """Median number of events."""
+    efficiency: float | None
+    """Mean of net move over path: 1 is a straight line."""
+    phase_shares: dict[str, float | None]
+    """Mean share of each phase among the events."""
+
+
 class NaturalUnits(Struct, frozen=True):
-    """The forecast in units that people use."""
+    """The forecast of this session in units that people use."""
 
     range_pct: Quantiles
-    """Range of the whole session (high minus low) in per cent of its first price."""
+    """Range of the whole session (high minus low) in per cent of its first price; never below `range_so_far_pct`."""
+    range_so_far_pct: float
     phase_rates_per_100_events: dict[str, float]
-    """Median events of each phase in 100 events of the whole session."""
+    """Events of each phase in 100 events of the whole session: those seen and those expected."""
+    rest: RestOfSession
 
 
 class PredictedStats(Struct, frozen=True):
-    """What sessions of the predicted archetype become; see "What comes out" in the README."""
+    """What the session becomes: forecast from what was seen of it, and what its archetype usually is."""
 
     volatility_class: str
     range_p50: float
@@ -120,6 +138,7 @@ class ClassificationMetadata(Struct, frozen=True):
     completion_method: str
     checkpoint_pct: float
     assignment: str
+    archetype_name: str
     probabilities: dict[str, float]
 
 

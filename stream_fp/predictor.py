@@ -1,6 +1,6 @@
 """From a session at a checkpoint to the prediction that is published.
 
-Pure: joins features, classifier and archetype statistics. The clock, where one is given, only measures; nothing it
+Pure: joins features, classifier and forecast. The clock, where one is given, only measures; nothing it
 says reaches the prediction, so that live and replay write the same bytes.
 """
 
@@ -13,11 +13,8 @@ import numpy as np
 
 from stream_fp.classifier import Assignment, Classifier
 from stream_fp.features import FEATURE_NAMES, extract
-from stream_fp.messages import (
-    ClassificationMetadata,
-    PredictedStats,
-    Prediction,
-)
+from stream_fp.forecast import predicted_stats
+from stream_fp.messages import ClassificationMetadata, PredictedStats, Prediction
 from stream_fp.sessions import Session
 from stream_fp.times import format_us
 
@@ -61,19 +58,26 @@ class Predictor:
             The checkpoint that was just crossed.
         """
         notes: list[str] = []
+        library = self._classifier.library
+        model = library.prefix_model(checkpoint_pct)
         started_ns = self._clock()
-        vector = extract(session.columns())
+        columns = session.columns()
+        vector = extract(columns)
         finite = np.isfinite(vector)
         if not finite.all():
-            model = self._classifier.library.prefix_model(checkpoint_pct)
             vector = np.where(finite, vector, model.center)
             names = ", ".join(FEATURE_NAMES[i] for i in np.flatnonzero(~finite))
             notes.append(f"Non-finite features imputed with the training center: {names}")
         extracted_ns = self._clock()
-        assignment = self._classifier.classify(vector, checkpoint_pct)
+        session_type = session.facts.session_type
+        assignment = self._classifier.classify(vector, checkpoint_pct, session_type)
+        inputs = model.inputs(vector, session_type)
+        rest = model.forecast_rest(vector, inputs, model.probabilities(inputs))
+        archetype = library.archetypes[assignment.archetype_id]
+        stats = predicted_stats(library, archetype, vector, len(columns.times_us), rest)
         classified_ns = self._clock()
         return Forecast(
-            prediction=self._prediction(session, checkpoint_pct, assignment, notes),
+            prediction=self._prediction(session, checkpoint_pct, assignment, stats, notes),
             extraction_ns=extracted_ns - started_ns,
             classification_ns=classified_ns - extracted_ns,
         )
@@ -82,10 +86,9 @@ class Predictor:
         """Take note that a session is over; predictions need nothing of it."""
 
     def _prediction(
-        self, session: Session, checkpoint_pct: float, assignment: Assignment, notes: list[str]
+        self, session: Session, checkpoint_pct: float, assignment: Assignment, stats: PredictedStats, notes: list[str]
     ) -> Prediction:
         library = self._classifier.library
-        stats = library.archetypes[assignment.archetype_id]
         pct_seen = round(session.completion_pct, 1)
         facts = session.facts
         return Prediction(
@@ -94,14 +97,7 @@ class Predictor:
             pct_seen=pct_seen,
             archetype_id=assignment.archetype_id,
             confidence=round(assignment.confidence, _DECIMALS),
-            predicted_stats=PredictedStats(
-                volatility_class=stats.volatility_class,
-                range_p50=stats.range_p50,
-                dominant_htf_regime=stats.dominant_htf_regime,
-                top_phases=stats.top_phases,
-                session_type_probabilities=stats.session_type_probabilities,
-                natural_units=stats.natural_units,
-            ),
+            predicted_stats=stats,
             artifact_path=library.path.as_posix(),
             notes=[
                 f"Early classification at {pct_seen}% completion",
@@ -117,7 +113,8 @@ class Predictor:
                 timestamp=format_us(session.event_time_us),
                 completion_method=session.yardstick.method,
                 checkpoint_pct=checkpoint_pct,
-                assignment=self._classifier.assignment,
+                assignment=assignment.method,
+                archetype_name=library.archetypes[assignment.archetype_id].name,
                 probabilities={str(k): round(p, _DECIMALS) for k, p in assignment.probabilities.items()},
             ),
         )

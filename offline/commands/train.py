@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from offline.commands.periods import iso_date
 from offline.console import file_progress, say
+from offline.profiles import PROFILES
 from stream_fp.completion import POLICIES
 from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
 
 if TYPE_CHECKING:
-    from offline.prefix_models import ScalerKind
+    from offline.scalers import ScalerKind
     from stream_fp.completion import CompletionPolicy
 
 __all__ = ["train_command"]
 
+AUTO: Final = "auto"
 _DEFAULT_CHECKPOINTS: Final = "25,30,40,50"
 _MAX_SEED: Final = 2**32 - 1  # what scikit-learn takes
 
@@ -38,6 +41,14 @@ def _checkpoints(_context: click.Context, _parameter: click.Parameter, values: t
             raise click.BadParameter(f"expected percentages from {bounds}, got {text!r}")
         found.add(checkpoint_pct)
     return tuple(sorted(found))
+
+
+def _archetypes(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    if value == AUTO:
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f"expected a number of at least 1, or {AUTO}, got {value!r}")
+    return int(value)
 
 
 def _csv_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -66,7 +77,25 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
     required=True,
     help="Folder of the library, such as models/session_fingerprints/v1.0.2; must not exist.",
 )
-@click.option("--archetypes", type=click.IntRange(min=1), default=5, show_default=True, help="How many to learn.")
+@click.option(
+    "--from", "first", callback=iso_date, metavar="DATE", help="Leave out sessions dated before, such as 2025-01-31."
+)
+@click.option("--until", "last", callback=iso_date, metavar="DATE", help="Leave out sessions dated after.")
+@click.option(
+    "--archetypes",
+    callback=_archetypes,
+    default=AUTO,
+    show_default=True,
+    metavar="N|auto",
+    help="How many to learn; auto chooses by what they tell, how stable they are and how early they show.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice([AUTO, *PROFILES]),
+    default=AUTO,
+    show_default=True,
+    help="Which features tell archetypes apart; auto chooses by the same evidence.",
+)
 @click.option(
     "--scaler",
     type=click.Choice(["standard", "robust"]),
@@ -97,7 +126,7 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
     type=click.IntRange(min=-1),
     default=0,
     show_default="chosen by the size of the input",
-    help="Processes that read files; -1 is one a core. The result is the same for any number.",
+    help="Processes; -1 is one a core. The result is the same for any number.",
 )
 @click.option(
     "--fingerprints",
@@ -116,7 +145,10 @@ def train_command(
     *,
     source: Path,
     output: Path,
-    archetypes: int,
+    first: str | None,
+    last: str | None,
+    archetypes: int | None,
+    profile: str,
     scaler: ScalerKind,
     seed: int,
     checkpoints: tuple[float, ...],
@@ -132,25 +164,36 @@ def train_command(
     from offline.fingerprints import write_fingerprints  # noqa: PLC0415
     from offline.places import check_place  # noqa: PLC0415
     from offline.summary import print_summary  # noqa: PLC0415
-    from offline.train import train  # noqa: PLC0415
+    from offline.train import TrainingOptions, train  # noqa: PLC0415
 
     check_output(output, force=force)
     if fingerprints is not None:
         check_place("fingerprints", fingerprints)
     with file_progress() as progress:
         dataset = load_dataset(
-            source, checkpoints_pct=checkpoints, completion=completion, n_jobs=n_jobs or None, progress=progress
+            source,
+            checkpoints_pct=checkpoints,
+            completion=completion,
+            first_date=first,
+            last_date=last,
+            n_jobs=n_jobs or None,
+            progress=progress,
         )
-    for remark in dataset.remarks:
-        say(f"left out: {remark}")
-    say(f"Learning {archetypes} archetypes from {len(dataset)} sessions")
-    trained = train(
-        dataset,
-        model_version=model_version or re.sub(r"^v(?=\d)", "", output.resolve().name),
-        n_archetypes=archetypes,
-        scaler=scaler,
-        seed=seed,
-    )
+        for remark in dataset.remarks:
+            say(f"left out: {remark}")
+        say(f"Learning from {len(dataset)} sessions")
+        trained = train(
+            dataset,
+            TrainingOptions(
+                model_version=model_version or re.sub(r"^v(?=\d)", "", output.resolve().name),
+                n_archetypes=archetypes,
+                profile=None if profile == AUTO else profile,
+                scaler=scaler,
+                seed=seed,
+                n_jobs=n_jobs or -1,
+                progress=progress,
+            ),
+        )
     for note in trained.notes:
         say(f"note: {note}")
     write_library(trained, output, force=force)

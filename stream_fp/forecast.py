@@ -1,0 +1,125 @@
+"""What a prediction says of its session: the forecast of the rest, in natural units and in those of training.
+
+Pure: a library, a prefix and its features in, `PredictedStats` out. Everything that can be said of this session comes
+from what was seen of it; the usual regime and session types are those of its archetype.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_fp.artifacts import ArchetypeStats
+from stream_fp.features import RANGE, log_of_range, range_of_log
+from stream_fp.library import Library
+from stream_fp.messages import NaturalUnits, PredictedStats, Quantiles, RestOfSession
+from stream_fp.phases import N_PHASES, PHASES
+from stream_fp.prefix_model import OUTCOMES, RestForecast
+
+__all__ = ["VOLATILITY_CLASSES", "predicted_stats", "top_phases", "volatility_class"]
+
+Array = npt.NDArray[np.float64]
+
+VOLATILITY_CLASSES: Final = ("low", "medium", "high")
+_N_TOP_PHASES: Final = 3
+#: Finer than what any of these can be told to, and short to read.
+_DECIMALS: Final = 4
+_N_EVENTS: Final = OUTCOMES.index("n_events")
+_EFFICIENCY: Final = OUTCOMES.index("efficiency")
+_FIRST_PHASE: Final = OUTCOMES.index(PHASES[0])
+
+
+def predicted_stats(
+    library: Library, archetype: ArchetypeStats, vector: Array, n_seen: int, forecast: RestForecast
+) -> PredictedStats:
+    """Say what the session becomes.
+
+    Parameters
+    ----------
+    library : Library
+    archetype : ArchetypeStats
+        The one that the session was assigned to.
+    vector : ndarray of shape (30,)
+        Features of the prefix.
+    n_seen : int
+        Events in it.
+    forecast : RestForecast
+    """
+    so_far_pct = range_of_log(float(vector[RANGE]))
+    quantiles = forecast.final_range_pct
+    if quantiles is None:  # training never saw a price move: no more is known than what such sessions were like
+        usual = archetype.natural_units.range_pct
+        quantiles = (max(usual.p10, so_far_pct), max(usual.p50, so_far_pct), max(usual.p90, so_far_pct))
+    p10, p50, p90 = quantiles
+    rates = _whole_session_rates(vector[:N_PHASES], n_seen, forecast.outcomes)
+    z_scores = (rates - library.center[:N_PHASES]) / library.spread[:N_PHASES]
+    return PredictedStats(
+        volatility_class=volatility_class(p50, library.range_terciles_pct),
+        range_p50=_rounded((log_of_range(p50) - library.center[RANGE]) / library.spread[RANGE]),
+        dominant_htf_regime=archetype.dominant_htf_regime,
+        top_phases=top_phases(rates, z_scores),
+        session_type_probabilities=archetype.session_type_probabilities,
+        natural_units=NaturalUnits(
+            range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
+            range_so_far_pct=_rounded(so_far_pct),
+            phase_rates_per_100_events={
+                phase: _rounded(rate) for phase, rate in zip(PHASES, rates.tolist(), strict=True)
+            },
+            rest=_rest(forecast.outcomes.tolist()),
+        ),
+    )
+
+
+def volatility_class(range_pct: float, terciles_pct: tuple[float, float]) -> str:
+    """Return the class of a final range: in which third of the training sessions it lies.
+
+    Examples
+    --------
+    >>> volatility_class(0.5, (0.4, 0.8))
+    'medium'
+    """
+    return VOLATILITY_CLASSES[sum(range_pct > tercile for tercile in terciles_pct)]
+
+
+def top_phases(rates: Array, z_scores: Array) -> list[tuple[str, float]]:
+    """Return the phases that stand out most, of those that occur at all, with how much: at most three.
+
+    Parameters
+    ----------
+    rates, z_scores : ndarray of shape (6,)
+        Events of each phase in 100 events; the same in standard deviations of the training sessions.
+    """
+    order = sorted(np.flatnonzero(rates > 0).tolist(), key=lambda phase: (-z_scores[phase], phase))
+    return [(PHASES[phase], _rounded(z_scores[phase])) for phase in order[:_N_TOP_PHASES]]
+
+
+def _whole_session_rates(seen: Array, n_seen: int, outcomes: Array) -> Array:
+    """Return the events of each phase in 100, those seen and those expected taken together."""
+    shares = outcomes[_FIRST_PHASE:]
+    n_rest = math.exp(outcomes[_N_EVENTS])
+    if math.isnan(n_rest):
+        return seen
+    expected = np.where(np.isnan(shares), seen, 100.0 * shares)
+    return np.asarray((n_seen * seen + n_rest * expected) / (n_seen + n_rest))
+
+
+def _rest(outcomes: list[float]) -> RestOfSession:
+    range_log, volatility_log, n_events_log = outcomes[:_EFFICIENCY]
+    return RestOfSession(
+        range_pct=_known(math.exp(range_log)),
+        volatility_pct=_known(math.exp(volatility_log)),
+        n_events=_known(math.exp(n_events_log)),
+        efficiency=_known(outcomes[_EFFICIENCY]),
+        phase_shares={phase: _known(share) for phase, share in zip(PHASES, outcomes[_FIRST_PHASE:], strict=True)},
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else _rounded(value)
+
+
+def _rounded(value: float | np.floating[npt.NBitBase]) -> float:
+    return round(float(value), _DECIMALS) + 0.0  # no negative zero
