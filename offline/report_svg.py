@@ -12,22 +12,25 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = [
     "ARCHETYPE_COLORS",
     "BLUE",
     "GREEN",
-    "GRID",
     "GREY",
+    "GRID",
     "GROUND",
     "INK",
     "MUTED",
     "ORANGE",
+    "PANEL",
     "PURPLE",
     "SKY",
     "VERMILION",
@@ -55,10 +58,11 @@ INK: Final = "#1f2a37"
 MUTED: Final = "#5b6573"
 GRID: Final = "#e3e7ec"
 GROUND: Final = "#fefefe"
+PANEL: Final = "#f5f7f9"
 _VARIABLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", GROUND: "--card"}
 
 _FONTS: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "stream_fp",
     "text.parse_math": False,
@@ -128,11 +132,10 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(width_px: float, height_px: float) -> Figure:
+def new_figure(width_px: float, height_px: float, *, pad_px: float = 3) -> Figure:
     """Return an empty figure of a size in pixels of a browser, whose parts are laid out not to overlap."""
-    return Figure(
-        figsize=(width_px / 96, height_px / 96), dpi=72, facecolor="none", edgecolor="none", layout="constrained"
-    )
+    layout = ConstrainedLayoutEngine(w_pad=pad_px / 96, h_pad=pad_px / 96)
+    return Figure(figsize=(width_px / 96, height_px / 96), dpi=72, facecolor="none", edgecolor="none", layout=layout)
 
 
 def tidy(axes: Axes, *, grid: str = "y") -> None:
@@ -145,7 +148,7 @@ def tidy(axes: Axes, *, grid: str = "y") -> None:
         axes.grid(visible=True, axis="y")
 
 
-def inline_svg(figure: Figure, *, name: str, description: str) -> str:
+def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:
     """Return a figure as an ``svg`` element for a page: as wide as there is room, in the page's colours.
 
     Parameters
@@ -177,7 +180,8 @@ def inline_svg(figure: Figure, *, name: str, description: str) -> str:
         f'aria-label="{description}" viewBox="0 0 {width * 0.75:g} {height * 0.75:g}" '
         f'style="max-width: {width * 1.25:.0f}px">'
     )
-    return f"{opening}\n{body}</svg>"
+    # matplotlib has escaped what is text in it.
+    return Markup(f"{opening}\n{body}</svg>")  # noqa: S704
 
 
 def standalone_svg(figure: Figure, *, title: str) -> str:

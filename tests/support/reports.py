@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from offline.report import (
@@ -61,36 +62,30 @@ def random_report(
             "Archetypes are named after what tells them from the average session; the names mean nothing else.",
             "Sessions of 2025 were not looked at before the library was final.",
         ],
-        settings={"completion": "auto", "distance_metric": "mahalanobis", "confidence_method": "calibrated", "seed": "7"},
+        settings={"completion": "auto", "distance_metric": "mahalanobis", "confidence_method": "calibrated"},
     )
 
 
 def empty_checkpoint(n_archetypes: int = 4) -> CheckpointReport:
     """Return a checkpoint that no session reached."""
-    floats = {
-        name: 0.0
-        for name in CheckpointReport.__struct_fields__
-        if CheckpointReport.__annotations__[name] == "float"
+    nothing = {"low": 0.0, "high": 0.0, **dict.fromkeys((*OUTCOMES, "mean"))}
+    values: dict[str, object] = {
+        name: nothing if name.endswith(("_interval", "rest_r2")) else 0.0 for name in CheckpointReport.__struct_fields__
     }
-    none = Interval(low=0.0, high=0.0)
-    intervals = {name: none for name in CheckpointReport.__struct_fields__ if name.endswith("_interval")}
-    r2 = {name: _r2(dict.fromkeys((*OUTCOMES, "mean"))) for name in CheckpointReport.__struct_fields__ if name.endswith("rest_r2")}
-    return CheckpointReport(
-        n=0,
-        reliability=Reliability(
-            mean_confidence=[None] * N_BINS,
-            accuracy=[None] * N_BINS,
-            n=[0] * N_BINS,
-            edges=[i / N_BINS for i in range(N_BINS + 1)],
-        ),
-        confusion=[[0] * n_archetypes for _ in range(n_archetypes)],
-        by_month={},
-        by_session_type={},
-        ceiling=None,
-        **floats,
-        **intervals,
-        **r2,
-    )  # type: ignore[arg-type]
+    values |= {
+        "n": 0,
+        "reliability": {
+            "mean_confidence": [None] * N_BINS,
+            "accuracy": [None] * N_BINS,
+            "n": [0] * N_BINS,
+            "edges": [i / N_BINS for i in range(N_BINS + 1)],
+        },
+        "confusion": [[0] * n_archetypes for _ in range(n_archetypes)],
+        "by_month": {},
+        "by_session_type": {},
+        "ceiling": None,
+    }
+    return msgspec.convert(values, CheckpointReport)
 
 
 def _around(value: float, half_width: float) -> Interval:
