@@ -57,6 +57,7 @@ __all__ = [
     "coverage_chart",
     "month_chart",
     "pinball_chart",
+    "pinball_ratio_chart",
     "reliability_chart",
     "rest_chart",
     "score_chart",
@@ -124,7 +125,7 @@ def score_chart(report: Report, score: str, label: str, name: str, *, as_percent
         _label_checkpoints(axes, [key for key, _ in judged])
         axes.set_ylabel(label)
         if as_percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+            _as_percent(axes)
         return _finished(figure, axes, name, f"{label} by checkpoint, beside the baselines", bool(judged))
 
 
@@ -134,7 +135,7 @@ def confusion_chart(report: Report, checkpoint: CheckpointReport, name: str) -> 
     rows = checkpoint.confusion
     n_columns = max((len(row) for row in rows), default=0)
     with drawing():
-        figure = new_figure(_WIDTH + 60, 110 + 38 * max(2, len(rows)))
+        figure = new_figure(_WIDTH + 60, 110 + 44 * max(2, len(rows)))
         axes = figure.subplots()
         if not n_columns:
             say_nothing_to_draw(axes)
@@ -144,8 +145,9 @@ def confusion_chart(report: Report, checkpoint: CheckpointReport, name: str) -> 
         labels = [as_label(f"{i} · {names[i]}" if i in names else str(i), 26) for i in range(len(rows))]
         axes.set_yticks(range(len(rows)), labels, color=INK)
         axes.set_xticks(range(n_columns), [str(i) for i in range(n_columns)], color=INK)
-        axes.set(xlim=(-0.5, n_columns + 0.3), ylim=(len(rows) - 0.5, -0.5), ylabel="true archetype")
-        axes.set_xlabel("predicted archetype, % of the row; sessions at the right")
+        axes.set(xlim=(-0.5, n_columns + 0.45), ylim=(len(rows) - 0.5, -0.5), ylabel="true archetype")
+        axes.set_xlabel("predicted archetype, % of each row")
+        axes.text(n_columns - 0.4, -0.62, "sessions", va="bottom", color=MUTED, fontsize=7.5)
         tidy(axes, grid="")
         axes.spines["bottom"].set_visible(False)
         return inline_svg(figure, name=name, description="True archetype by predicted archetype")
@@ -188,8 +190,22 @@ def coverage_chart(report: Report, name: str) -> Markup:
         _label_checkpoints(axes, [key for key, _ in judged])
         low, high = axes.get_ylim()
         axes.set(ylabel="ranges within the 80 % band", ylim=(min(low, 0.7), max(high, 0.9)))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        _as_percent(axes)
         return _finished(figure, axes, name, "Coverage of the 80 % band by checkpoint", bool(judged))
+
+
+def pinball_ratio_chart(report: Report, name: str) -> Markup:
+    """Draw the forecast's pinball loss over that of the usual growth, by checkpoint."""
+    judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
+    with drawing():
+        figure = new_figure(_WIDTH, 290)
+        axes = figure.subplots()
+        axes.axhline(1, color=VERMILION, linewidth=1.3, label="Usual growth")
+        values = [checkpoint.pinball_ratio for _, checkpoint in judged]
+        _draw_with_intervals(axes, values, [checkpoint.pinball_ratio_interval for _, checkpoint in judged], "Forecast")
+        _label_checkpoints(axes, [key for key, _ in judged])
+        axes.set_ylabel("pinball loss, ratio")
+        return _finished(figure, axes, name, "Pinball loss over that of the usual growth by checkpoint", bool(judged))
 
 
 def rest_chart(checkpoint: CheckpointReport, name: str) -> Markup:
@@ -202,7 +218,7 @@ def rest_chart(checkpoint: CheckpointReport, name: str) -> Markup:
     )
     outcomes = [*_OUTCOMES, *(field for field in RestR2.__struct_fields__ if field not in _OUTCOMES)]
     with drawing():
-        figure = new_figure(_WIDTH + 80, 660)
+        figure = new_figure(_WIDTH + 80, 720)
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.9)
         for i, (title, r2, color) in enumerate(who):
@@ -234,7 +250,7 @@ def month_chart(groups: Mapping[str, Group], name: str) -> Markup:
         model = [group.accuracy for _, group in judged]
         axes.plot(places, model, color=BLUE, marker="o", markersize=6, linewidth=1.8, label="Model")
         axes.set_ylabel("accuracy")
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        _as_percent(axes)
         axes.tick_params(labelbottom=False)
         counts.bar(places, [group.n for _, group in judged], 0.6, color=SKY)
         counts.set_ylabel("sessions")
@@ -302,6 +318,12 @@ def _draw_confusion_row(axes: Axes, row: int, counts: Sequence[int]) -> None:
     axes.text(len(counts) - 0.4, row, f"{n:,}", va="center_baseline", color=MUTED, fontsize=8)
 
 
+def _as_percent(axes: Axes) -> None:
+    # Steps of 2.5 would be rounded to uneven labels.
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+
+
 def _write_r2(axes: Axes, place: float, value: float | None) -> None:
     if value is None:
         axes.text(0.004, place, MISSING, va="center_baseline", fontsize=6.5, color=MUTED)
@@ -318,8 +340,8 @@ def _label_checkpoints(axes: Axes, keys: Sequence[str]) -> None:
 
 
 def _label_sparsely(axes: Axes, labels: Sequence[str]) -> None:
-    """Label every so many places, so that at most seven labels stand side by side."""
-    step = -(-len(labels) // 7) or 1
+    """Label every so many places, so that at most six labels stand side by side."""
+    step = -(-len(labels) // 6) or 1
     axes.set_xticks(range(0, len(labels), step), labels[::step])
 
 

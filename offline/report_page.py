@@ -23,12 +23,13 @@ from offline.report_charts import (
     coverage_chart,
     month_chart,
     pinball_chart,
+    pinball_ratio_chart,
     reliability_chart,
     rest_chart,
     score_chart,
     session_type_chart,
 )
-from offline.report_svg import archetype_color
+from offline.report_svg import archetype_color, as_label
 from offline.report_words import (
     BASELINES,
     MISSING,
@@ -45,6 +46,7 @@ __all__ = ["render_page"]
 
 _TEMPLATE: Final = "report.html.j2"
 _N_TYPES: Final = 3
+_MAX_TEXT: Final = 4000
 _CEILINGS: Final = {
     "accuracy": "Accuracy",
     "log_loss": "Log loss",
@@ -100,6 +102,7 @@ def render_page(report: Report) -> str:
     environment = Environment(
         loader=PackageLoader("offline"),
         autoescape=True,
+        finalize=_printable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -122,7 +125,7 @@ def render_page(report: Report) -> str:
             (checkpoint_label(key), reliability_chart(checkpoint, f"reliability-{i}"))
             for i, (key, checkpoint) in enumerate(checkpoints)
         ],
-        coverage=coverage_chart(report, "coverage"),
+        ranges=[coverage_chart(report, "coverage"), pinball_ratio_chart(report, "pinball-ratio")],
         shown=shown[0] if shown else None,
         others=[detail for detail in details if detail not in shown],
         cards=[_card(report, picture, i) for i, picture in enumerate(report.archetypes)],
@@ -131,6 +134,11 @@ def render_page(report: Report) -> str:
         silhouette=number(report.silhouette, 2),
     )
     return page if page.endswith("\n") else page + "\n"
+
+
+def _printable(value: object) -> object:
+    """Take control characters out of text, and the end of what no reader would read to."""
+    return as_label(value, _MAX_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _details(report: Report, key: str, checkpoint: CheckpointReport, index: int) -> _Details:

@@ -19,6 +19,7 @@ from offline.report_svg import (
     GRID,
     GROUND,
     INK,
+    MARGIN_PX,
     MUTED,
     PANEL,
     SKY,
@@ -46,6 +47,8 @@ __all__ = [
 
 #: A phase may be several times as frequent in an archetype as overall; bars end here, their labels say how much it is.
 _MAX_CHANGE: Final = 1.0
+#: With the margins on both sides, 800 pixels.
+_WIDTH: Final = 800 - 2 * MARGIN_PX
 _COLUMNS_FROM: Final = 7  # archetypes from which a third column is worth narrower cards
 
 
@@ -60,9 +63,9 @@ def plot_reliability(report: Report, checkpoint: str) -> str:
     """
     judged = report.checkpoints[checkpoint]
     with drawing():
-        figure = new_figure(800, 620, pad_px=12)
+        figure = new_figure(_WIDTH, 600, pad_px=6)
         title = f"Is it right as often as it says? At {_checkpoint_text(checkpoint)} of a session"
-        figure.suptitle(title, x=0.02, ha="left", fontsize=13.5, fontweight="bold")
+        figure.suptitle(title, x=0.005, ha="left", fontsize=13.5, fontweight="bold")
         draw_reliability(figure, judged, scale=1.3)
         return standalone_svg(figure, title="Accuracy by confidence")
 
@@ -73,8 +76,8 @@ def plot_archetypes(report: Report) -> str:
     n_columns = max(1, min(len(pictures), 3 if len(pictures) >= _COLUMNS_FROM else 2))
     n_rows = max(1, math.ceil(len(pictures) / n_columns))
     with drawing():
-        figure = new_figure(800, 90 + 340 * n_rows, pad_px=9)
-        figure.suptitle("What a session becomes", x=0.02, ha="left", fontsize=14, fontweight="bold")
+        figure = new_figure(_WIDTH, 60 + 350 * n_rows, pad_px=9)
+        figure.suptitle("What a session becomes", x=0.005, ha="left", fontsize=14, fontweight="bold")
         cards = figure.subfigures(n_rows, n_columns, squeeze=False, wspace=0.025, hspace=0.025)
         if not pictures:
             say_nothing_to_draw(cards[0, 0].subplots(), "There are no archetypes.")
@@ -100,8 +103,11 @@ def draw_reliability(figure: Figure | SubFigure, checkpoint: CheckpointReport, s
     lines = [f"{checkpoint.n:,} sessions", f"calibration error {percent(checkpoint.ece, 1)}"]
     if found:
         lines.append(f"says {percent(found[0])}, right in {percent(found[1])}")
-    for i, line in enumerate(lines):
-        above.text(0.03, 0.95 - 0.075 * i, line, transform=above.transAxes, va="top", color=MUTED, fontsize=8.5 * scale)
+    # Below the diagonal: above it, at low confidence, stand the longest intervals.
+    for i, line in enumerate(reversed(lines)):
+        above.text(
+            0.975, 0.05 + 0.075 * i, line, transform=above.transAxes, ha="right", color=MUTED, fontsize=8.5 * scale
+        )
 
 
 def _draw_accuracy(axes: Axes, reliability: Reliability, scale: float) -> None:
@@ -158,7 +164,7 @@ def draw_paths(axes: Axes, picture: ArchetypePicture, limit: float) -> None:
     first.set_horizontalalignment("left")
     last.set_horizontalalignment("right")
     axes.yaxis.set_major_locator(MaxNLocator(5, symmetric=True))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g} %" if abs(value) > 1e-9 else "0 %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g} %".replace("-", "−") if abs(value) > 1e-9 else "0 %")
     tidy(axes)
 
 
@@ -221,17 +227,11 @@ def _draw_card(card: SubFigure, picture: ArchetypePicture, report: Report, n_col
     draw_phases(phases, picture, report.overall_phase_rates)
     spread = picture.range_pct
     wide = n_columns < 3
-    name = as_label(f"{picture.archetype_id} · {picture.name}", 36 if wide else 22)
-    card.suptitle(
-        name,
-        x=0.03,
-        ha="left",
-        fontsize=11 if wide else 10,
-        fontweight="bold",
-        color=archetype_color(picture.archetype_id),
-    )
+    name = as_label(f"{picture.archetype_id} · {picture.name}", 36 if wide else 20)
+    color = archetype_color(picture.archetype_id)
+    paths.set_title(name, fontsize=11 if wide else 9.5, color=color, pad=22)
     facts = f"{percent(picture.share)} of sessions, range {number(spread.p10, 2)} to {number(spread.p90, 2)} %"
-    paths.set_title(facts, fontsize=8.5 if wide else 7.5, fontweight="normal", color=MUTED)
+    paths.text(0, 1.045, facts, transform=paths.transAxes, fontsize=8.5 if wide else 7.5, color=MUTED)
     phases.set_title("phases against all sessions", fontsize=8.5 if wide else 7.5, fontweight="normal", color=MUTED)
 
 

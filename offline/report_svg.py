@@ -28,6 +28,7 @@ __all__ = [
     "GRID",
     "GROUND",
     "INK",
+    "MARGIN_PX",
     "MUTED",
     "ORANGE",
     "PANEL",
@@ -53,13 +54,13 @@ PURPLE: Final = "#cc79a7"
 GREY: Final = "#8c939c"
 ARCHETYPE_COLORS: Final = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#6a51a3", "#7f6a00")
 
-# Those of text, lines and ground follow the page into dark mode, so nothing else may have just these values.
+# Those of text, lines and ground, and blue, follow the page into dark mode: nothing else may have just these values.
 INK: Final = "#1f2a37"
 MUTED: Final = "#5b6573"
 GRID: Final = "#e3e7ec"
 GROUND: Final = "#fefefe"
 PANEL: Final = "#f5f7f9"
-_VARIABLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", GROUND: "--card"}
+_VARIABLES: Final = {INK: "--ink", MUTED: "--muted", GRID: "--grid", GROUND: "--card", BLUE: "--blue"}
 
 _FONTS: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _STYLE: Final[dict[Any, Any]] = {
@@ -79,7 +80,6 @@ _STYLE: Final[dict[Any, Any]] = {
     "axes.titlelocation": "left",
     "axes.titlepad": 8,
     "axes.axisbelow": True,
-    "axes.unicode_minus": False,
     "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.color": GRID,
@@ -93,8 +93,8 @@ _STYLE: Final[dict[Any, Any]] = {
     "lines.solid_capstyle": "round",
     "path.simplify": False,
 }
-#: Points of a figure to pixels of a browser.
-_PT_TO_PX: Final = 4 / 3
+#: Around a picture that stands for itself.
+MARGIN_PX: Final = 14
 #: What XML 1.0 cannot hold, and what would turn a line of text around.
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
@@ -159,7 +159,7 @@ def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:
     description : str
         For those who do not see it. Must not hold what came from data.
     """
-    width, height = figure.get_size_inches() * 72 * _PT_TO_PX
+    width, height = figure.get_size_inches() * 96
 
     def rewritten(match: re.Match[str]) -> str:
         tag = re.sub(r'\bid="', f'id="{name}-', match[0])
@@ -185,13 +185,15 @@ def inline_svg(figure: Figure, *, name: str, description: str) -> Markup:
 
 
 def standalone_svg(figure: Figure, *, title: str) -> str:
-    """Return a figure as an SVG document on a light ground. `title` must not hold what came from data."""
-    width, height = figure.get_size_inches() * 96
+    """Return a figure as an SVG document on a light ground, with a margin; `title` must not come from data."""
+    width, height = (side * 96 + 2 * MARGIN_PX for side in figure.get_size_inches())
+    margin = MARGIN_PX * 0.75
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{width:g}" height="{height:g}" viewBox="0 0 {width * 0.75:g} {height * 0.75:g}" role="img">\n'
-        f'<title>{title}</title>\n<rect width="100%" height="100%" rx="6" fill="{GROUND}"/>\n'
+        f'width="{width:g}" height="{height:g}" viewBox="{-margin:g} {-margin:g} {width * 0.75:g} {height * 0.75:g}" '
+        f'role="img">\n<title>{title}</title>\n'
+        f'<rect x="{-margin:g}" y="{-margin:g}" width="100%" height="100%" rx="6" fill="{GROUND}"/>\n'
         f"{_svg_body(figure)}</svg>\n"
     )
 

@@ -40,14 +40,14 @@ _MIN_BIN: Final = 20
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
-    """Spell a share.
+    r"""Spell a share; no line breaks before its sign.
 
     Examples
     --------
     >>> percent(0.7612), percent(0.7612, 1), percent(None)
-    ('76 %', '76.1 %', '–')
+    ('76\xa0%', '76.1\xa0%', '–')
     """
-    return MISSING if share is None else f"{_rounded(share * 100, decimals)} %"
+    return MISSING if share is None else f"{_rounded(share * 100, decimals)}\u00a0%"
 
 
 def number(value: float | None, decimals: int = 3) -> str:
@@ -87,7 +87,7 @@ def phase_name(phase: str) -> str:
 
 def checkpoint_label(checkpoint: str) -> str:
     """Name a checkpoint by its key in the report."""
-    return f"{checkpoint} %"
+    return f"{checkpoint}\u00a0%"
 
 
 def ordered_checkpoints(report: Report) -> list[tuple[str, CheckpointReport]]:
@@ -155,11 +155,11 @@ def _range_sentence(checkpoint: CheckpointReport) -> str:
         loss = "its error does not clearly differ from that of taking the range so far times its usual growth"
     else:
         loss = (
-            f"its error is {_rounded(abs(change), 0)} % {'smaller' if change < 0 else 'larger'} than that of taking "
-            "the range so far times its usual growth"
+            f"its error is {_rounded(abs(change), 0)}\u00a0% {'smaller' if change < 0 else 'larger'} than that of "
+            "taking the range so far times its usual growth"
         )
     return (
-        f"The range ends up within the forecast's 80 % band in {percent(checkpoint.coverage_80)} of the sessions, "
+        f"The range ends up within the forecast's 80\u00a0% band in {percent(checkpoint.coverage_80)} of the sessions, "
         f"and {loss}."
     )
 
