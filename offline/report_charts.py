@@ -257,8 +257,6 @@ def month_chart(groups: Mapping[str, Group], name: str) -> Markup:
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         _label_sparsely(counts, [as_label(month, 10) for month, _ in judged])
         tidy(counts)
-        if not judged:
-            counts.set_axis_off()
         return _finished(figure, axes, name, "Accuracy by month beside the baseline", bool(judged))
 
 
@@ -350,6 +348,7 @@ def _finished(figure: Figure, axes: Axes, name: str, description: str, drawn: bo
         tidy(axes, grid=grid)
         figure.legend(loc="outside upper left", ncols=3, columnspacing=1.4, handlelength=1.4, handletextpad=0.5)
     else:
-        axes.clear()
-        say_nothing_to_draw(axes)
+        figure.clear()
+        figure.set_figheight(1)
+        say_nothing_to_draw(figure.subplots())
     return inline_svg(figure, name=name, description=description)

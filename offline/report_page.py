@@ -29,7 +29,7 @@ from offline.report_charts import (
     score_chart,
     session_type_chart,
 )
-from offline.report_svg import archetype_color, as_label
+from offline.report_svg import archetype_ink, as_label
 from offline.report_words import (
     BASELINES,
     MISSING,
@@ -285,7 +285,7 @@ def _card(report: Report, picture: ArchetypePicture, index: int) -> _Card:
     types = sorted(picture.session_types.items(), key=lambda item: (-item[1], item[0]))[:_N_TYPES]
     return _Card(
         picture=picture,
-        color=archetype_color(picture.archetype_id),
+        color=archetype_ink(picture.archetype_id),
         facts=[
             ("Share", f"{percent(picture.share, 1)} ({picture.n_sessions:,} sessions)"),
             ("Range", f"{number(spread.p50, 2)} % ({number(spread.p10, 2)} to {number(spread.p90, 2)})"),

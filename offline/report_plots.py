@@ -24,6 +24,7 @@ from offline.report_svg import (
     PANEL,
     SKY,
     archetype_color,
+    archetype_ink,
     as_label,
     drawing,
     new_figure,
@@ -49,7 +50,8 @@ __all__ = [
 _MAX_CHANGE: Final = 1.0
 #: With the margins on both sides, 800 pixels.
 _WIDTH: Final = 800 - 2 * MARGIN_PX
-_COLUMNS_FROM: Final = 7  # archetypes from which a third column is worth narrower cards
+#: A third would leave the drawings narrower than their labels.
+_MAX_COLUMNS: Final = 2
 
 
 def plot_reliability(report: Report, checkpoint: str) -> str:
@@ -73,7 +75,7 @@ def plot_reliability(report: Report, checkpoint: str) -> str:
 def plot_archetypes(report: Report) -> str:
     """Draw the archetypes side by side, as an SVG document of 800 pixels' width."""
     pictures = report.archetypes
-    n_columns = max(1, min(len(pictures), 3 if len(pictures) >= _COLUMNS_FROM else 2))
+    n_columns = max(1, min(len(pictures), _MAX_COLUMNS))
     n_rows = max(1, math.ceil(len(pictures) / n_columns))
     with drawing():
         figure = new_figure(_WIDTH, 60 + 350 * n_rows, pad_px=9)
@@ -82,7 +84,7 @@ def plot_archetypes(report: Report) -> str:
         if not pictures:
             say_nothing_to_draw(cards[0, 0].subplots(), "There are no archetypes.")
         for picture, card in zip(pictures, cards.flat, strict=False):
-            _draw_card(card, picture, report, n_columns)
+            _draw_card(card, picture, report)
         figure.supxlabel(
             "Price against the first price over the session: median, 10 to 90 % band and example sessions",
             fontsize=9,
@@ -97,7 +99,10 @@ def draw_reliability(figure: Figure | SubFigure, checkpoint: CheckpointReport, s
     _draw_accuracy(above, checkpoint.reliability, scale)
     _draw_counts(below, checkpoint.reliability, scale)
     if not checkpoint.n:
-        above.text(0.5, 0.5, "No sessions were judged.", transform=above.transAxes, ha="center", color=MUTED)
+        above.text(
+            0.975, 0.05, "No sessions were judged.", transform=above.transAxes, ha="right", color=MUTED,
+            fontsize=8.5 * scale,
+        )  # fmt: skip
         return
     found = usual_confidence(checkpoint.reliability)
     lines = [f"{checkpoint.n:,} sessions", f"calibration error {percent(checkpoint.ece, 1)}"]
@@ -220,19 +225,17 @@ def say_nothing_to_draw(axes: Axes, text: str = "no sessions") -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
-def _draw_card(card: SubFigure, picture: ArchetypePicture, report: Report, n_columns: int) -> None:
+def _draw_card(card: SubFigure, picture: ArchetypePicture, report: Report) -> None:
     paths, phases = card.subplots(2, 1, height_ratios=[1.45, 1])
     card.set_facecolor(PANEL)
     draw_paths(paths, picture, move_limit(report))
     draw_phases(phases, picture, report.overall_phase_rates)
     spread = picture.range_pct
-    wide = n_columns < 3
-    name = as_label(f"{picture.archetype_id} · {picture.name}", 36 if wide else 20)
-    color = archetype_color(picture.archetype_id)
-    paths.set_title(name, fontsize=11 if wide else 9.5, color=color, pad=22)
+    name = as_label(f"{picture.archetype_id} · {picture.name}", 36)
+    paths.set_title(name, fontsize=11, color=archetype_ink(picture.archetype_id), pad=22)
     facts = f"{percent(picture.share)} of sessions, range {number(spread.p10, 2)} to {number(spread.p90, 2)} %"
-    paths.text(0, 1.045, facts, transform=paths.transAxes, fontsize=8.5 if wide else 7.5, color=MUTED)
-    phases.set_title("phases against all sessions", fontsize=8.5 if wide else 7.5, fontweight="normal", color=MUTED)
+    paths.text(0, 1.045, facts, transform=paths.transAxes, fontsize=8.5, color=MUTED)
+    phases.set_title("phases against all sessions", fontsize=8.5, fontweight="normal", color=MUTED)
 
 
 def _enlarge(axes: Axes, scale: float) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -36,6 +37,7 @@ __all__ = [
     "SKY",
     "VERMILION",
     "archetype_color",
+    "archetype_ink",
     "as_label",
     "drawing",
     "inline_svg",
@@ -105,6 +107,12 @@ _TAG: Final = re.compile(r"<[^!?][^>]*>")
 def archetype_color(archetype_id: int) -> str:
     """Return the colour of an archetype; they repeat where there are many."""
     return ARCHETYPE_COLORS[archetype_id % len(ARCHETYPE_COLORS)]
+
+
+def archetype_ink(archetype_id: int) -> str:
+    """Return the colour of an archetype, dark enough for text on a light ground and for a ground of white text."""
+    red, green, blue = (round(255 * 0.7 * part) for part in to_rgb(archetype_color(archetype_id)))
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def as_label(text: str, max_length: int = 40) -> str:

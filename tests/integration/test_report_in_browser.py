@@ -88,7 +88,7 @@ def test_page_shows_every_picture_and_does_not_scroll_sideways(
     assert found["width"] == width
     assert found["overflow"] <= 0
     assert len(found["sizes"]) > 20
-    assert all(250 <= w <= width and h >= 100 for w, h in found["sizes"])
+    assert all(250 <= w <= width and h >= 50 for w, h in found["sizes"])
     assert log(browser, "browser") == []
     assert requests(browser) == {page_file.as_uri()}
 
