@@ -46,10 +46,18 @@ _LEARNED_SHARE: Final = 0.7
 _CHECKPOINT_PCT: Final = 30.0
 #: Refits on bootstrap samples; the mean index of ten of them is good to about 0.03.
 N_REFITS: Final = 10
-#: What the judged sessions must show. Stricter than what users are promised, because the next months will differ.
+#: What the judged sessions should show. Stricter than what users are promised, because the next months will differ.
 _MIN_ARI: Final = 0.8
 _MIN_SHARE: Final = 0.04
 _MAX_SHARE: Final = 0.42
+_MAX_LOG_LOSS_RATIO: Final = 0.8
+#: A log loss lower by a tenth of the guess's is worth as much as one point of R2.
+_RATIO_WEIGHT: Final = 0.1
+#: Unstable or lopsided archetypes, where there are no others, lose half a point of R2 for every point that they lack.
+_FAULT_WEIGHT: Final = 0.5
+#: Differences in merit of up to this are chance (about two standard errors on 800 judged sessions): then fewer archetypes
+#: are better, for they are easier to remember, more stable, and their probabilities easier to learn.
+_AS_GOOD: Final = 0.04
 _NET_MOVE: Final = FEATURE_NAMES.index("net_move_pct")
 
 
@@ -99,15 +107,29 @@ def choose(
     found = [trial for trial in trials if trial is not None]
     if not found:
         return profile or DEFAULT_PROFILE, n_archetypes or DEFAULT_N_ARCHETYPES, []
-    best = max(found, key=_merit)
-    return best.profile, best.n_archetypes, [msgspec.structs.replace(trial, is_chosen=trial is best) for trial in found]
+    best = _best(found)
+    marked = [msgspec.structs.replace(trial, is_chosen=trial is best) for trial in found]
+    return best.profile, best.n_archetypes, marked
 
 
-def _merit(trial: SelectionTrial) -> tuple[bool, float]:
-    """Eligible ones first; then by what archetype and prediction tell of the rest, together."""
-    if not trial.is_eligible:
-        return False, trial.stability_ari
-    return True, (trial.rest_r2_true + trial.rest_r2_predicted) / 2 - 0.1 * trial.log_loss_ratio
+def _best(trials: list[SelectionTrial]) -> SelectionTrial:
+    """Return the eligible trial with the fewest archetypes that is about as good as the best; of all, where none is."""
+    candidates = [trial for trial in trials if trial.is_eligible] or trials
+    enough = max(map(_merit, candidates)) - _AS_GOOD
+    return min(
+        (trial for trial in candidates if _merit(trial) >= enough),
+        key=lambda trial: (trial.n_archetypes, -_merit(trial)),
+    )
+
+
+def _merit(trial: SelectionTrial) -> float:
+    """Return what archetype and prediction tell of the rest, less what is wrong with the archetypes."""
+    return (
+        (trial.rest_r2_true + trial.rest_r2_predicted) / 2
+        - _RATIO_WEIGHT * trial.log_loss_ratio
+        - _FAULT_WEIGHT * max(0.0, _MIN_ARI - trial.stability_ari)
+        - _FAULT_WEIGHT * (max(0.0, _MIN_SHARE - trial.smallest) + max(0.0, trial.largest - _MAX_SHARE))
+    )
 
 
 def _trial(  # noqa: PLR0917 - one cell of the grid, for any process
@@ -129,7 +151,7 @@ def _trial(  # noqa: PLR0917 - one cell of the grid, for any process
         stability = stability_ari(labels[judged], scaled, refit_centroids(clusters, dataset.full[learned], seed))
         silhouette = float(silhouette_score(scaled, labels[judged])) if len(np.unique(labels[judged])) > 1 else 0.0
         rest_true, rest_predicted, ratio = _insight(dataset, learned, judged, labels, clusters, features)
-        is_eligible = stability >= _MIN_ARI and shares.min() >= _MIN_SHARE and shares.max() <= _MAX_SHARE
+        is_balanced = shares.min() >= _MIN_SHARE and shares.max() <= _MAX_SHARE
         return SelectionTrial(
             profile=profile,
             n_archetypes=n_archetypes,
@@ -143,7 +165,7 @@ def _trial(  # noqa: PLR0917 - one cell of the grid, for any process
             direction_r2=_explained(np.abs(dataset.full[:, [_NET_MOVE]]), dataset, labels, learned, judged),
             phases_r2=_explained(dataset.full[:, :N_PHASES], dataset, labels, learned, judged),
             log_loss_ratio=ratio,
-            is_eligible=bool(is_eligible),
+            is_eligible=bool(stability >= _MIN_ARI and is_balanced and ratio <= _MAX_LOG_LOSS_RATIO),
             is_chosen=False,
         )
 

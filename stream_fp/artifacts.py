@@ -153,7 +153,7 @@ class SelectionTrial(Struct, frozen=True, kw_only=True):
     log_loss_ratio: float
     """Log loss of the prediction over that of guessing from session type and regime seen so far."""
     is_eligible: bool
-    """Whether stable and balanced enough to be chosen."""
+    """Whether it is stable, balanced and told early; others are chosen only where none is."""
     is_chosen: bool
 
 

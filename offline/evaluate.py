@@ -1,0 +1,212 @@
+"""Evaluate a library on sessions that it has not seen, through the very code that the service runs.
+
+A library and a dataset in, a `Report` out. Every prediction is made by `Classifier` and `PrefixModel`, one session at a
+time, with the assignment that the library recommends; baselines are those that training stored beside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from offline.baselines import Baselines
+from offline.dataset import Dataset
+from offline.judging import Judged, judge
+from offline.pictures import overall_phase_rates, picture
+from offline.report import CheckpointReport, Report, TrainingPeriod
+from offline.selection import stability_ari
+from offline.splits import EMBARGO_DAYS, ordinals
+from stream_fp.artifacts import Metadata, PrefixModelArrays
+from stream_fp.classifier import Classifier, nearest
+from stream_fp.library import Library
+from stream_fp.prefix_model import OUTCOMES
+
+__all__ = ["EvaluationOptions", "evaluate", "unseen_rows"]
+
+Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_MIN_SILHOUETTE: Final = 2
+#: Fewer sessions than these make intervals so wide that the report says so.
+_FEW_SESSIONS: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What an evaluation is told.
+
+    Attributes
+    ----------
+    created_at : str
+        ISO 8601.
+    seed : int
+        Of the bootstrap.
+    n_left_out : dict of str to int
+        Sessions that were not handed over, by reason; goes into the report.
+    """
+
+    created_at: str
+    seed: int = 0
+    n_left_out: dict[str, int]
+
+
+def unseen_rows(dataset: Dataset, metadata: Metadata) -> Ints:
+    """Return the sessions after the training period and the embargo, as rows of the dataset."""
+    last = ordinals([metadata.training.last_date])[0]
+    return np.flatnonzero(dataset.days() > last + EMBARGO_DAYS)
+
+
+def evaluate(dataset: Dataset, library: Library, metadata: Metadata, options: EvaluationOptions) -> Report:
+    """Judge the predictions of a library.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        At least one session, cut at the checkpoints of the library with its windows and counts.
+    library : Library
+    metadata : Metadata
+        Of the same library.
+    options : EvaluationOptions
+    """
+    # With several threads, sums are added up in an order that changes from run to run.
+    with threadpool_limits(limits=1):
+        scaled = (dataset.full - library.center) / library.scale
+        labels = np.array([nearest(vector, library.centroids) for vector in scaled], dtype=np.int64)
+        classifier = Classifier(library, confidence_method="calibrated")
+        baseline = Classifier(library, confidence_method="softmax", assignment="full_centroid")
+        checkpoints: dict[str, CheckpointReport] = {}
+        for arrays in sorted(metadata.prefix_models, key=lambda model: model.checkpoint_pct):
+            judged = _judged(dataset, labels, arrays, library, classifier, baseline)
+            if judged is not None:
+                checkpoints[f"{arrays.checkpoint_pct:g}"] = judge(judged, options.seed)
+        sizes = np.bincount(labels, minlength=metadata.n_archetypes) / len(labels)
+        features = metadata.stability.features
+        return Report(
+            model_version=library.version,
+            created_at=options.created_at,
+            library_path=library.path.as_posix(),
+            first_date=dataset.dates[0],
+            last_date=dataset.dates[-1],
+            n_sessions=len(dataset),
+            n_left_out=options.n_left_out,
+            n_archetypes=metadata.n_archetypes,
+            archetype_sizes={str(label): float(size) for label, size in enumerate(sizes)},
+            stability_ari=stability_ari(labels, scaled[:, features], np.array(metadata.stability.centroids)),
+            silhouette=_silhouette(scaled[:, features], labels),
+            training=TrainingPeriod(
+                first_date=metadata.training.first_date,
+                last_date=metadata.training.last_date,
+                n_sessions=metadata.training.n_sessions,
+            ),
+            checkpoints=checkpoints,
+            archetypes=[
+                picture(library.archetypes[label], dataset, labels, scaled, library.centroids[label])
+                for label in range(metadata.n_archetypes)
+            ],
+            overall_phase_rates=overall_phase_rates(dataset),
+            notes=_notes(dataset, metadata, checkpoints),
+            settings=_settings(metadata, classifier, options),
+        )
+
+
+def _judged(  # noqa: PLR0917 - one checkpoint of the evaluation
+    dataset: Dataset,
+    labels: Ints,
+    arrays: PrefixModelArrays,
+    library: Library,
+    classifier: Classifier,
+    baseline: Classifier,
+) -> Judged | None:
+    """Predict every session that reached the checkpoint; None where none did."""
+    cut = dataset.prefixes[arrays.checkpoint_pct]
+    if not len(cut.rows):
+        return None
+    session_types = [dataset.session_types[row] for row in cut.rows]
+    n_archetypes = len(library.archetypes)
+    model = library.prefix_model(arrays.checkpoint_pct)
+    probabilities, by_full = (np.zeros((len(cut.rows), n_archetypes)) for _ in range(2))
+    rests = np.empty((len(cut.rows), len(OUTCOMES)))
+    ranges = np.empty((len(cut.rows), 3))
+    for row, (vector, session_type) in enumerate(zip(cut.vectors, session_types, strict=True)):
+        for target, method in ((probabilities, classifier), (by_full, baseline)):
+            for archetype_id, share in method.classify(
+                vector, arrays.checkpoint_pct, session_type
+            ).probabilities.items():
+                target[row, archetype_id] = share
+        inputs = model.inputs(vector, session_type)
+        forecast = model.forecast_rest(vector, inputs, model.probabilities(inputs))
+        rests[row] = forecast.outcomes
+        ranges[row] = np.nan if forecast.final_range_pct is None else forecast.final_range_pct
+    guesses = Baselines(arrays.baselines, session_types, cut.dominant_regimes)
+    by_type = guesses.range_by_type()
+    mean = guesses.rest_mean()
+    # Archetypes that no training session had at this checkpoint are not among the columns of the tables.
+    places = np.array(arrays.archetype_ids)
+    is_label = (labels[cut.rows][:, None] == places[None]).astype(np.float64)
+    return Judged(
+        days=dataset.days()[cut.rows],
+        months=[dataset.dates[row][:7] for row in cut.rows],
+        session_types=[session_type or "unknown" for session_type in session_types],
+        labels=labels[cut.rows],
+        probabilities=probabilities,
+        by_type=_spread(guesses.archetypes_by_type(), places, n_archetypes),
+        by_type_regime=_spread(guesses.archetypes_by_type_regime(), places, n_archetypes),
+        by_full_centroid=by_full,
+        rests=cut.rests,
+        rest_forecasts=np.where(np.isnan(rests), mean, rests),
+        rest_by_type=guesses.rest_by_type(),
+        rest_by_type_regime=guesses.rest_by_type_regime(),
+        rest_by_true_archetype=guesses.rest_by_archetype(is_label),
+        rest_mean=mean,
+        range_pct=dataset.range_pct[cut.rows],
+        range_forecasts=np.where(np.isnan(ranges), by_type, ranges),
+        range_by_ratio=guesses.range_by_ratio(cut.range_so_far_pct),
+        range_by_type=by_type,
+    )
+
+
+def _spread(probabilities: Array, places: Ints, n_archetypes: int) -> Array:
+    wide = np.zeros((len(probabilities), n_archetypes))
+    wide[:, places] = probabilities
+    return wide
+
+
+def _silhouette(scaled: Array, labels: Ints) -> float:
+    if not _MIN_SILHOUETTE <= len(np.unique(labels)) < len(labels):
+        return 0.0
+    return float(silhouette_score(scaled, labels))
+
+
+def _notes(dataset: Dataset, metadata: Metadata, checkpoints: dict[str, CheckpointReport]) -> list[str]:
+    notes = []
+    if dataset.dates[0] <= metadata.training.last_date:
+        notes.append("Some of these sessions were trained on: the figures are better than those of new sessions")
+    few = [f"{name} %" for name, found in checkpoints.items() if found.n < _FEW_SESSIONS]
+    if few:
+        notes.append(f"Few sessions reached {', '.join(few)}: look at the intervals before the figures")
+    if missing := [
+        f"{m.checkpoint_pct:g} %" for m in metadata.prefix_models if f"{m.checkpoint_pct:g}" not in checkpoints
+    ]:
+        notes.append(f"No session reached {', '.join(missing)}")
+    return notes
+
+
+def _settings(metadata: Metadata, classifier: Classifier, options: EvaluationOptions) -> dict[str, str]:
+    chosen: Sequence[str] = [trial.profile for trial in metadata.selection if trial.is_chosen]
+    return {
+        "assignment": classifier.assignment,
+        "completion": metadata.completion,
+        "scaler": metadata.scaler.kind,
+        "features that tell archetypes apart": ", ".join(
+            metadata.feature_names[place] for place in metadata.stability.features
+        ),
+        "profile": chosen[0] if chosen else "given",
+        "embargo": f"{EMBARGO_DAYS} day",
+        "bootstrap": f"days resampled 1,000 times, seed {options.seed}",
+    }
