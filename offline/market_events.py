@@ -201,8 +201,7 @@ def _in_order(sessions: list[MarketSession]) -> Iterator[tuple[MarketSession, in
     place = np.array(
         [at for session in sessions for at in (*range(len(session.events)), *([-1] if session.is_over else []))]
     )
-    order = np.lexsort((place, number, place < 0, time_us)) if sessions else []
-    for entry in order:
+    for entry in np.lexsort((place, number, place < 0, time_us)).tolist() if sessions else []:
         yield sessions[number[entry]], int(place[entry])
 
 

@@ -8,7 +8,7 @@ Invariant: the regime of bar ``i`` depends on bars ``0 … i`` alone; a half hou
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -100,7 +100,7 @@ def _local_us(open_us: NDArray[np.int64], zone: ZoneInfo) -> NDArray[np.int64]:
     """Return wall-clock time as microseconds since 1970; clocks change at half hours at the finest."""
     blocks, place = np.unique(open_us // _HALF_HOUR_US, return_inverse=True)
     offsets_us = [
-        int((moment.utcoffset() or moment - moment).total_seconds()) * 1_000_000
+        int((moment.utcoffset() or timedelta()).total_seconds()) * 1_000_000
         for moment in (datetime.fromtimestamp(int(block) * 1800, UTC).astimezone(zone) for block in blocks)
     ]
     return open_us + np.array(offsets_us, dtype=np.int64)[place]
