@@ -20,7 +20,7 @@ __all__ = ["times_of_column_us"]
 
 #: Date, time of day and offset of an ISO 8601 text; the time may lack, and so may its seconds.
 _ISO: Final = (
-    r"^(?<day>\d{4}-?\d{2}-?\d{2})(?:[T ]+(?<minute>\d{2}:\d{2})(?::(?<second>\d{2})(?:[.,](?<part>\d+))?)?)?"
+    r"^(?<day>\d{4}-?\d{2}-?\d{2})(?:[T ]+(?<minute>\d{2}:\d{2})(?::(?<second>[0-5]\d)(?:[.,](?<part>\d+))?)?)?"
     r" *(?<zone>Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 )
 #: As in `stream_fp.times`: 1971 to 2199, which also keeps the units of epoch numbers apart.
@@ -83,8 +83,8 @@ def times_of_column_us(column: pl.Series, *, timezone: str, where: str) -> NDArr
     times_us = np.where((times_us >= _OLDEST_US) & (times_us < _NEWEST_US), times_us, -1)
     if len(times_us) and times_us.max() < 0:
         example = next((str(value) for value in column.head(1000).drop_nulls()), "nothing")
-        forms = "such as 2025-07-29T09:30:00-04:00 or epoch numbers"
-        raise DocumentError(where, f"expected times in column {column.name} {forms}, got {example[:64]!r}")
+        forms = "times such as 2025-07-29T09:30:00-04:00 or epoch numbers"
+        raise DocumentError(where, f"expected {forms} in the column of times (`time-column`), got {example[:64]!r}")
     return times_us
 
 

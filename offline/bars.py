@@ -86,17 +86,6 @@ class MarketBars:
         """When each bar closed, in microseconds since 1970."""
         return self.open_us + self.bar_us
 
-    def until(self, n_bars: int) -> MarketBars:
-        """Return the first `n_bars` bars, of the same length."""
-        return MarketBars(
-            open_us=self.open_us[:n_bars],
-            bar_us=self.bar_us,
-            bars=self.bars.between(0, n_bars),
-            n_read=n_bars,
-            dropped={},
-            n_unsorted=0,
-        )
-
 
 def read_bars(
     path: Path,
@@ -188,7 +177,8 @@ def _read_columns(path: Path, given: dict[str, str]) -> pl.DataFrame:
         found = _columns(frame.columns, given)
         return frame.select(pl.col(theirs).alias(ours) for ours, theirs in found.items())
     except (OSError, EOFError, pl.exceptions.PolarsError) as error:
-        raise DocumentError(str(path), " ".join(f"cannot be read: {error}".split())) from error
+        first_line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DocumentError(str(path), f"cannot be read: {first_line}") from error
 
 
 def _columns(found: list[str], given: dict[str, str]) -> dict[str, str]:

@@ -50,6 +50,18 @@ def random_market(
     )
 
 
+def first_bars(market: MarketBars, n_bars: int) -> MarketBars:
+    """Return the first bars of a market: what was known when the last of them closed."""
+    return MarketBars(
+        open_us=market.open_us[:n_bars],
+        bar_us=market.bar_us,
+        bars=market.bars.between(0, n_bars),
+        n_read=n_bars,
+        dropped={},
+        n_unsorted=0,
+    )
+
+
 def frame_of(market: MarketBars, times: Sequence[object] | pl.Series | None = None) -> pl.DataFrame:
     """Return the table of a market's bars; times are datetimes in UTC unless others are given."""
     in_utc = pl.Series(market.open_us).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")

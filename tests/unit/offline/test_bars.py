@@ -106,16 +106,17 @@ def test_impossible_bars_are_dropped_by_reason(tmp_path: Path) -> None:
         "2025-07-01T09:39:00,1,2,0.5,0.4",
         "soon,1,2,0.5,1",
         ",1,2,0.5,1",
+        "2025-07-01T09:29:60,1,2,0.5,1",
         "2025-02-30T09:39:00,1,2,0.5,1",
     ]
     good = ["2025-07-01T09:40:00,1,2,0.5,1", "2025-07-01T09:41:00,1.0000005,1,1,1", "2025-07-01T09:42:00, 1 ,1,1,1"]
     found = read_bars(csv(tmp_path / "bars.csv", *bad, *good))
     assert found.dropped == {
-        "time cannot be read": 3,
+        "time cannot be read": 4,
         "price missing, not above 0 or not finite": 7,
         "high below low, or open or close outside": 3,
     }
-    assert (found.n_read, len(found)) == (16, 3)
+    assert (found.n_read, len(found)) == (17, 3)
     assert found.bars.high.tolist() == [2.0, 1.0000005, 1.0]
 
 

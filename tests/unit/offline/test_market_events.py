@@ -21,7 +21,7 @@ from stream_fp.files import read_records
 from stream_fp.phases import PHASES
 from stream_fp.times import MINUTE_US, zone_of
 from tests.support.builders import RecordingForecaster, make_engine
-from tests.support.market import random_market, utc
+from tests.support.market import first_bars, random_market, utc
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,7 +154,7 @@ def test_first_bars_give_no_events() -> None:
 def test_session_that_the_data_cuts_off_has_no_end() -> None:
     market = random_market(1, DAY)
     half = int(np.searchsorted(market.close_us, utc("2025-07-01T11:58:00-04:00"), side="right"))
-    cut, whole = messages_of(market.until(half)), messages_of(market.until(half + 1))
+    cut, whole = messages_of(first_bars(market, half)), messages_of(first_bars(market, half + 1))
     assert cut[-1].get("kind") is None
     assert [message.get("kind") for message in whole[len(cut) :]][-1] == "session_end"
 
@@ -234,7 +234,7 @@ ALL_MESSAGES = messages_of(LOOKAHEAD, LOOKAHEAD_SCHEDULES)
 @example(n_bars=len(LOOKAHEAD))
 @settings(max_examples=60, deadline=None)
 def test_cut_bars_give_the_messages_stamped_up_to_the_cut(n_bars: int) -> None:
-    cut = LOOKAHEAD.until(n_bars)
+    cut = first_bars(LOOKAHEAD, n_bars)
     assert messages_of(cut, LOOKAHEAD_SCHEDULES) == known_until(ALL_MESSAGES, int(cut.close_us[-1]))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from offline.cli import main
 from stream_fp.completion import DEFAULT_SCHEDULES
-from tests.support.market import frame_of, random_market, write_frame
+from tests.support.market import first_bars, frame_of, random_market, write_frame
 
 MARKET = random_market(1, 3 * 1440)
 
@@ -144,7 +144,7 @@ def test_no_usable_bar_is_one_line_and_status_one(tmp_path: Path, capsys: pytest
 
 
 def test_bars_without_a_session_are_one_line_and_status_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = write_frame(frame_of(MARKET.until(50)), tmp_path / "bars.csv")
+    other = write_frame(frame_of(first_bars(MARKET, 50)), tmp_path / "bars.csv")
     assert run("events", "--bars", other, "--output", tmp_path / "a.jsonl") == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert "50 bars from 2025-07-01 04:00 UTC to 2025-07-01 04:49 UTC" in last
