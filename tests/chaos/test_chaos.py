@@ -18,8 +18,8 @@ from tests.chaos.verdict import Report
 from tests.conftest import Cluster
 
 #: About 83 events each.
-N_SESSIONS = 2_450
-N_SESSIONS_OF_A_PROOF = 1_575
+N_SESSIONS = 3_290
+N_SESSIONS_OF_A_PROOF = 2_100
 
 
 @pytest.fixture(autouse=True)
