@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
-# Of a chaos run; BROKERS is 1 or 3, and a session has about 62 events.
+# Of a chaos run; BROKERS is 1 or 3, and a session has about 83 events.
 FAULTS ?= 200
 SEED ?= 1
 BROKERS ?= 1

@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 import click
 
 import stream_fp
+from offline.commands.events import events_command
+from offline.commands.simulate import simulate_command
 from offline.commands.train import train_command
 from offline.console import say
 from stream_fp.errors import ConfigError, StreamFpError
@@ -31,7 +33,8 @@ def cli() -> None:
     """Learn the archetypes of trading sessions, and judge what was learned."""
 
 
-cli.add_command(train_command)
+for _command in (events_command, simulate_command, train_command):
+    cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

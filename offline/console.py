@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as ProgressBar
 
-__all__ = ["command_lines", "file_progress", "program_path", "result_console", "say"]
+__all__ = ["command_lines", "file_progress", "program_path", "result_console", "say", "work_progress"]
 
 #: Of tables that do not go to a terminal: wide enough for one line an archetype.
 _PLAIN_WIDTH: Final = 140
@@ -70,11 +70,11 @@ def command_lines(*parts: Sequence[str | Path]) -> str:
 
 
 @contextlib.contextmanager
-def file_progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that is told the stage, how many files are done, and of how many."""
+def work_progress(noun: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that is told the stage, how many things are done, and of how many; `noun` names one thing."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _say_when_done
+        yield _say_tenths(noun)
         return
     bar = ProgressBar(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
@@ -82,15 +82,27 @@ def file_progress() -> Iterator[Callable[[str, int, int], None]]:
     with bar:
         tasks = {}
 
-        def tell(stage: str, n_done: int, n_files: int) -> None:
+        def tell(stage: str, n_done: int, n_all: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=n_files)
+                tasks[stage] = bar.add_task(stage, total=n_all)
             bar.update(tasks[stage], completed=n_done)
 
         yield tell
 
 
-def _say_when_done(stage: str, n_done: int, n_files: int) -> None:
-    # About ten lines a stage, however many files there are.
-    if n_done == n_files or (n_done % max(1, n_files // 10) == 0 and n_files > 100):
-        say(f"{stage}: {n_done} of {n_files} file{'s' * (n_files != 1)}")
+def file_progress() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:
+    """Return the progress of work on files."""
+    return work_progress("file")
+
+
+def _say_tenths(noun: str) -> Callable[[str, int, int], None]:
+    # About ten lines a stage, however many things there are; of few things one line, when they are done.
+    said: dict[str, int] = {}
+
+    def tell(stage: str, n_done: int, n_all: int) -> None:
+        tenth = 10 * n_done // max(1, n_all)
+        if n_done == n_all or (n_all > 100 and tenth > said.get(stage, 0)):
+            said[stage] = tenth
+            say(f"{stage}: {n_done} of {n_all} {noun}{'s' * (n_all != 1)}")
+
+    return tell

@@ -50,10 +50,10 @@ N_REFITS: Final = 10
 _MIN_ARI: Final = 0.8
 _MIN_SHARE: Final = 0.04
 _MAX_SHARE: Final = 0.42
-_MAX_LOG_LOSS_RATIO: Final = 0.8
+_MAX_LOG_LOSS_RATIO: Final = 0.75
 #: A log loss lower by a tenth of the guess's is worth as much as one point of R2.
 _RATIO_WEIGHT: Final = 0.1
-#: Unstable or lopsided archetypes, where there are no others, lose half a point of R2 for every point that they lack.
+#: Unstable or lopsided archetypes, where there are no others, lose half a point of R2 for every point they lack.
 _FAULT_WEIGHT: Final = 0.5
 #: Differences in merit of up to this are chance (about two standard errors on 800 judged sessions): then fewer archetypes
 #: are better, for they are easier to remember, more stable, and their probabilities easier to learn.

@@ -1,9 +1,9 @@
 """Simulated trading sessions as messages of the input topic, for the demo, tests and benchmarks.
 
 Stands before everything else: it takes a seed and gives messages, with no I/O. A day has a volatility
-regime, a session has a hidden character, the character shapes a one-minute price path, and `offline.detect`
-reads the events from the path as a producer would. A character can be guessed from how a session begins, but
-not from its type alone.
+regime, a session has a hidden character, the character shapes a one-minute price path (`offline.price_paths`), and
+`offline.detect` reads the events from the path as a producer would. A character can be guessed from how a session
+begins, but not from its type alone.
 
 Invariant: session ``i`` depends on the seed and on sessions before it, never on how many are asked for.
 """
@@ -12,14 +12,28 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from offline.detect import REGIME_BARS, Bars, DetectedEvent, detect_events, on_tick, trailing_mean, true_range
+from offline.detect import DetectedEvent, detect_events
+from offline.measures import trailing_mean, true_range
+from offline.price_paths import (
+    ANCHOR_PRICE,
+    CHARACTERS,
+    SESSION_WINDOWS,
+    TICK,
+    USUAL_RANGE,
+    WARMUP_BARS,
+    SessionWindow,
+    draw_bars,
+    on_tick,
+)
+from offline.stretches import DAY_MINUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,28 +41,23 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
 
+    from offline.measures import Bars
+
 __all__ = ["CHARACTERS", "EVENT_ALIASES", "SESSION_WINDOWS", "UNKNOWN_EVENT_TYPES", "SessionWindow",
            "SimulatedSession", "interleave", "simulate_large", "simulate_sessions"]  # fmt: skip
 
 TIMEZONE = "America/New_York"
-ANCHOR_PRICE = 20_000.0  # points
-ANCHOR_PULL = 0.04  # of the distance to the anchor, per session: keeps long runs near it
-WARMUP_BARS = 30  # unseen bars before the start, so that the first minute already has a recent range
+REGIME_BARS = 30  # bars whose mean true range the regime is judged by
 MAX_JITTER_S = 45.0  # from a bar's close to its message; must stay below the next close
 HISTORY_SESSIONS = 20  # of the same type: what the regime's terciles are taken from
 MISSING_FRACTION = 0.1  # of the starts, and of the ends
-UNKNOWN_PER_MINUTE = 0.0165  # about 4 % of the events
+UNKNOWN_PER_MINUTE = 0.0235  # about 4 % of the events
 PERSISTENCE = 0.3  # chance that a session keeps the character of the one before
 
-# The hidden characters, in the order of the weights below.
-CHARACTERS = ("trend", "range", "reversal", "sweep_expansion", "quiet_drift", "two_way")
-_CHARACTER_VOLATILITY = (1.0, 0.85, 1.05, 0.9, 0.55, 1.45)
-_CHARACTER_TAIL = (5.0, 8.0, 4.5, 5.0, 12.0, 3.5)  # Student t degrees of freedom: fewer is fatter
 # How a low, middle or high volatility day favours each character.
 _REGIME_TILT = np.array(
     [[0.9, 1.4, 0.8, 0.9, 1.9, 0.4], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.3, 0.6, 1.3, 1.1, 0.4, 2.0]]
 )
-_REGIME_VOLATILITY = (0.7, 1.0, 1.6)
 _REGIME_STEPS = np.array([[0.92, 0.08, 0.0], [0.05, 0.9, 0.05], [0.0, 0.12, 0.88]])
 
 # Free text as producers write it, by phase.
@@ -61,40 +70,6 @@ EVENT_ALIASES: dict[str, tuple[str, ...]] = {
     "liquidity_sweep": ("liquidity_sweep",),
 }
 UNKNOWN_EVENT_TYPES = ("news_print", "session_marker", "opening_auction")
-
-
-class SessionWindow(NamedTuple):
-    """When a session type trades, and how it usually behaves.
-
-    `start` and `end` are New York wall-clock times, and no message of the session is later than `end`.
-    `volatility` is the usual standard deviation of a one-minute change in points, `opening` and `closing` the
-    extra at the first and last minute as a fraction of it; `weights` go with `CHARACTERS`.
-    """
-
-    session_type: str
-    start: dt.time
-    end: dt.time
-    volatility: float
-    opening: float
-    closing: float
-    weights: tuple[float, ...]
-
-    @property
-    def n_bars(self) -> int:
-        """Whole minutes from start to end."""
-        return (self.end.hour - self.start.hour) * 60 + self.end.minute - self.start.minute
-
-
-# In time order within a day. An asia session belongs to the date on which it starts.
-SESSION_WINDOWS = (
-    SessionWindow("midnight", dt.time(0, 0), dt.time(0, 29), 2.6, 0.3, 0.0, (2, 4, 2, 1, 5, 1)),
-    SessionWindow("london", dt.time(2, 0), dt.time(4, 59), 4.5, 0.6, 0.1, (4, 3, 3, 4, 2, 2)),
-    SessionWindow("premarket", dt.time(7, 0), dt.time(9, 29), 5.0, 0.2, 0.4, (3, 4, 2, 4, 3, 2)),
-    SessionWindow("ny_am", dt.time(9, 30), dt.time(11, 59), 11.0, 1.0, 0.3, (4, 2, 4, 3, 1, 5)),
-    SessionWindow("lunch", dt.time(12, 0), dt.time(12, 59), 6.5, 0.2, 0.2, (2, 5, 2, 2, 4, 2)),
-    SessionWindow("ny_pm", dt.time(13, 30), dt.time(16, 9), 8.0, 0.4, 0.8, (4, 2, 4, 4, 2, 3)),
-    SessionWindow("asia", dt.time(19, 0), dt.time(23, 59), 3.2, 0.5, 0.0, (2, 5, 2, 2, 4, 1)),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +95,8 @@ class _Market:
     character: int = 0
     # Trailing mean true ranges by type, in points.
     history: dict[str, deque[NDArray[np.float64]]] = field(default_factory=dict)
+    # True ranges, in points, of the last trading day of bars; at first those of a usual day.
+    spreads: deque[float] = field(default_factory=lambda: deque(_usual_day(), maxlen=DAY_MINUTES))
 
 
 def simulate_sessions(
@@ -164,11 +141,17 @@ def simulate_sessions(
         if rng.random() >= PERSISTENCE:
             weights = np.asarray(window.weights) * _REGIME_TILT[market.regime]
             market.character = int(rng.choice(len(CHARACTERS), p=weights / weights.sum()))
-        bars = _bars(window, market, rng)
-        events = detect_events(bars, first_bar=WARMUP_BARS, regime_bounds=_regime_bounds(window, market))
+        bars = draw_bars(
+            window, rng, character=CHARACTERS[market.character], regime=market.regime, last_price=market.price
+        )
+        spread = true_range(bars)
+        recent = trailing_mean(spread, REGIME_BARS)
+        regime = np.searchsorted(np.asarray(_regime_bounds(window, market)), recent)
+        events = detect_events(bars, unit=_unit(market, spread), regime=regime, first_bar=WARMUP_BARS)
         market.price = float(bars.close[-1])
+        market.spreads.extend(spread.tolist())
         past = market.history.setdefault(window.session_type, deque(maxlen=HISTORY_SESSIONS))
-        past.append(trailing_mean(true_range(bars), REGIME_BARS)[WARMUP_BARS:])
+        past.append(recent[WARMUP_BARS:])
         events = _with_unknown(events, bars, rng)
         yield SimulatedSession(
             session_id=f"{window.session_type.upper()}_{date.isoformat()}",
@@ -249,88 +232,20 @@ def _regime_bounds(window: SessionWindow, market: _Market) -> tuple[float, float
     """Return the terciles, in points, of trailing true range in earlier sessions of the same type."""
     past = market.history.get(window.session_type)
     if not past:
-        return 1.1 * window.volatility, 1.6 * window.volatility  # a usual bar spans about 1.3
+        return 1.1 * window.volatility, 1.6 * window.volatility  # a usual bar spans USUAL_RANGE
     low, high = np.quantile(np.concatenate(past), (1 / 3, 2 / 3))
     return float(low), float(high)
 
 
-def _bars(window: SessionWindow, market: _Market, rng: Generator) -> Bars:
-    """Draw the session's bars after `WARMUP_BARS` bars of plain random walk, in points."""
-    n_bars = window.n_bars
-    plan = _character_path(CHARACTERS[market.character], n_bars, rng)
-    before = np.tile([[0.0], [0.97], [1.0], [0.0]], WARMUP_BARS)
-    drift, memory, scale, lean = np.concatenate((before, plan), axis=1)
-    place = np.clip(np.arange(-WARMUP_BARS, n_bars) / n_bars, 0.0, 1.0)
-    shape = 0.85 + window.opening * np.exp(-place / 0.12) + window.closing * np.exp((place - 1.0) / 0.12)
-    total = len(place)
-    cloud = _autoregress(np.full(total, 0.95), 0.1 * rng.standard_normal(total))
-    level = window.volatility * _REGIME_VOLATILITY[market.regime] * _CHARACTER_VOLATILITY[market.character]
-    sigma = level * rng.lognormal(0.0, 0.15) * shape * scale * np.exp(cloud)
-    tail = _CHARACTER_TAIL[market.character]
-    noise = np.clip(rng.standard_t(tail, total) * np.sqrt(1.0 - 2.0 / tail), -7.0, 7.0)  # unit variance
-    path = np.cumsum(drift * sigma) + _autoregress(memory, sigma * noise)
-    gap = rng.normal(0.0, 4.0 * window.volatility) + ANCHOR_PULL * (ANCHOR_PRICE - market.price)
-    close = market.price + gap + path - path[WARMUP_BARS - 1]
-    up, down = 0.4 * sigma * np.abs(rng.standard_normal((2, total)))
-    up += np.maximum(lean, 0.0) * sigma
-    down += np.maximum(-lean, 0.0) * sigma
-    return Bars.around(close, up, down)
+def _usual_day() -> list[float]:
+    """Return true ranges, in points, of a day on which every session has its usual volatility."""
+    return [USUAL_RANGE * window.volatility for window in SESSION_WINDOWS for _ in range(WARMUP_BARS + window.n_bars)]
 
 
-def _character_path(character: str, n_bars: int, rng: Generator) -> NDArray[np.float64]:
-    """Draw how a character unfolds.
-
-    Returns
-    -------
-    ndarray of shape (4, n_bars)
-        Drift: mean change per minute in standard deviations. Memory: share of the distance from the mean path
-        that survives a minute. Scale: factor on volatility. Lean: extra wick in standard deviations, up if
-        positive.
-    """
-    side = float(rng.choice((-1.0, 1.0)))
-    strength = rng.lognormal(0.0, 0.25)
-    turn = int(n_bars * rng.uniform(0.35, 0.6))
-    later = np.arange(n_bars) >= turn
-    # Impulses of three minutes, about four an hour: they are what leaves gaps behind.
-    impulse = np.convolve(rng.random(n_bars) < 1 / 15, np.ones(3))[:n_bars] * strength * side
-    plan = np.stack((np.zeros(n_bars), np.full(n_bars, 0.98), np.ones(n_bars), np.zeros(n_bars)))
-    drift, memory, scale, lean = plan
-    if character == "trend":
-        drift += 0.05 * side + 0.8 * impulse
-    elif character == "range":
-        memory[:] = 0.8
-    elif character == "reversal":
-        drift += np.where(later, -0.1 * side - 0.8 * impulse, 0.2 * strength * side)
-        scale[turn - 2 : turn + 3] = 1.4
-    elif character == "sweep_expansion":
-        memory[~later] = 0.86
-        scale[:] = np.where(later, 1.35, 0.8)
-        drift[later] = 0.1 * side + 0.8 * impulse[later]
-        # Stops are taken on the wrong side: now and then while the range holds, and just before it breaks.
-        lean[:turn] = np.where(rng.random(turn) < 0.15, -2.5, 0.0) * side
-        lean[turn - 2 : turn] = -3.0 * side
-    elif character == "quiet_drift":
-        drift += 0.07 * strength * side
-        memory[:] = 0.95
-    else:  # two_way: legs of about ten minutes, one against the other
-        legs = np.cumsum(rng.random(n_bars) < 1 / 10)
-        drift += np.where(legs % 2 == 0, 0.4, -0.4) * strength * side
-    return plan
-
-
-def _autoregress(memory: NDArray[np.float64], shocks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``x[t] = memory[t] * x[t - 1] + shocks[t]`` from rest.
-
-    Examples
-    --------
-    >>> _autoregress(np.array([0.5, 0.5, 0.5]), np.array([4.0, 0.0, 1.0])).tolist()
-    [4.0, 2.0, 2.0]
-    """
-    values, value = [], 0.0
-    for keep, shock in zip(memory.tolist(), shocks.tolist(), strict=True):
-        value = keep * value + shock
-        values.append(value)
-    return np.array(values)
+def _unit(market: _Market, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean true range, in points, of the trading day of bars before each bar of a session."""
+    known = np.concatenate((market.spreads, spread[:-1]))
+    return trailing_mean(known, DAY_MINUTES)[len(market.spreads) - 1 :]
 
 
 def _with_unknown(events: list[DetectedEvent], bars: Bars, rng: Generator) -> list[DetectedEvent]:
@@ -372,7 +287,8 @@ def _messages(
         name = aliases[int(pick * len(aliases))]
         time = min(start + dt.timedelta(seconds=second), end)
         size = round(event.intensity, 3)
-        yield _event(session_id, time, name, price=event.price, intensity=size, regime=event.htf_regime)
+        price = TICK * math.floor(event.price / TICK)  # the middle of a gap may lie between two ticks
+        yield _event(session_id, time, name, price=price, intensity=size, regime=event.htf_regime)
     if has_end:
         yield {"kind": "session_end", "session_id": session_id, "timestamp": end.isoformat()}
 

@@ -22,7 +22,9 @@ from tests.support.broker import Broker, BrokerUnavailableError, LocalKafka, run
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-REAL_SESSIONS = Path(__file__).resolve().parents[2] / "shared" / "data" / "ironforge"
+REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL_SESSIONS = REAL_DATA / "ironforge"
+REAL_BARS = REAL_DATA / "nsxusd_m1_2018-01_2019-06.parquet"
 REQUIRE_BROKER = "STREAM_FP_REQUIRE_BROKER"
 
 _broker_used = pytest.StashKey[Broker]()
@@ -130,12 +132,20 @@ def real_sessions_dir() -> Path:
     return REAL_SESSIONS
 
 
+@pytest.fixture(scope="session")
+def real_bars_file() -> Path:
+    """The file of real one-minute bars, which lies beside the checkout and is not part of it."""
+    if not REAL_BARS.is_file():
+        pytest.skip(f"no real bars: {REAL_BARS} is missing")
+    return REAL_BARS
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a broker or real data, so that `-m "not broker"` leaves out all of it."""
     for item in items:
         fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
-        if "real_sessions_dir" in fixtures:
+        if {"real_sessions_dir", "real_bars_file"} & set(fixtures):
             item.add_marker(pytest.mark.real_data)
         if "cluster" in fixtures:
             item.add_marker(pytest.mark.broker)

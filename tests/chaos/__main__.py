@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Faults at random moments, then a comparison with a replay.")
     parser.add_argument("--faults", type=_positive, default=20)
     parser.add_argument("--seed", type=_positive, default=1)
-    parser.add_argument("--sessions", type=_positive, default=3_290, help="about 62 events each")
+    parser.add_argument("--sessions", type=_positive, default=3_290, help="about 83 events each")
     parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
     arguments = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

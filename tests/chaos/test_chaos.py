@@ -17,7 +17,7 @@ from tests.chaos.run import Plan, run_chaos
 from tests.chaos.verdict import Report
 from tests.conftest import Cluster
 
-#: About 62 events each.
+#: About 83 events each.
 N_SESSIONS = 3_290
 N_SESSIONS_OF_A_PROOF = 2_100
 

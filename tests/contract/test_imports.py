@@ -18,7 +18,7 @@ SERVICE_MODULES = ("stream_fp", "stream_fp.service", "stream_fp.cli", "stream_fp
 IMPORT = """
 import importlib, sys
 importlib.import_module({module!r})
-forbidden = {{"sklearn", "scipy", "joblib", "pandas", "matplotlib", "jinja2", "offline", "confluent_kafka"}}
+forbidden = {{"sklearn", "scipy", "joblib", "pandas", "polars", "matplotlib", "jinja2", "offline", "confluent_kafka"}}
 print(*sorted(forbidden & {{name.partition(".")[0] for name in sys.modules}}))
 """
 LOAD = """

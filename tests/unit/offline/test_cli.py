@@ -236,7 +236,18 @@ def test_wrong_option_is_a_usage_error(
     assert not (tmp_path / "v1").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["--version"], ["train", "--help"], ["train", "-h"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["-h"],
+        ["--version"],
+        ["train", "--help"],
+        ["train", "-h"],
+        ["events", "--help"],
+        ["simulate", "--help"],
+    ],
+)
 def test_help_exits_with_zero(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*arguments) == 0
     assert capsys.readouterr().out
