@@ -55,8 +55,8 @@ _MAX_LOG_LOSS_RATIO: Final = 0.75
 _RATIO_WEIGHT: Final = 0.1
 #: Unstable or lopsided archetypes, where there are no others, lose half a point of R2 for every point they lack.
 _FAULT_WEIGHT: Final = 0.5
-#: Differences in merit of up to this are chance (about two standard errors on 800 judged sessions): then fewer archetypes
-#: are better, for they are easier to remember, more stable, and their probabilities easier to learn.
+#: Differences in merit of up to this are chance (about two standard errors on 800 judged sessions): then fewer
+#: archetypes are better, for they are easier to remember, more stable, and their probabilities easier to learn.
 _AS_GOOD: Final = 0.04
 _NET_MOVE: Final = FEATURE_NAMES.index("net_move_pct")
 
