@@ -10,6 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from stream_fp.completion import CompletionPolicy
 from stream_fp.messages import Quantiles
 
 __all__ = [
@@ -187,7 +188,7 @@ class Metadata(Struct, frozen=True, kw_only=True):
     selection: list[SelectionTrial]
     stability: StabilityArrays
     prefix_models: list[PrefixModelArrays]
-    completion: str
+    completion: CompletionPolicy
     min_events: int
     schedules: dict[str, dict[str, str]]
     typical_events: dict[str, float]

@@ -32,7 +32,7 @@ from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoun
 from stream_fp.features import FEATURE_NAMES, N_FEATURES, SCHEMA_VERSION
 from stream_fp.prefix_model import OUTCOMES, QUANTILES, Membership, PrefixModel, RestModel
 
-__all__ = ["Library", "load_library"]
+__all__ = ["Library", "load_library", "load_metadata"]
 
 Array = npt.NDArray[np.float64]
 
@@ -109,13 +109,7 @@ def load_library(path: Path) -> Library:
     if not path.is_dir():
         raise ModelNotFoundError(path)
     metadata_bytes = _read(path / METADATA_FILE)
-    _check_dimensions(metadata_bytes)
-    metadata = _decode(metadata_bytes, Metadata, METADATA_FILE)
-    if metadata.feature_schema_version != SCHEMA_VERSION or tuple(metadata.feature_names) != FEATURE_NAMES:
-        raise ModelLoadError(
-            f"{METADATA_FILE}: expected the features of schema {SCHEMA_VERSION}, "
-            f"got schema {metadata.feature_schema_version} with other names or order"
-        )
+    metadata = _metadata(metadata_bytes)
     stats_bytes = _read(path / STATS_FILE)
     _check_hashes(path, metadata.sha256, stats_bytes)
     stats = _decode(stats_bytes, ClusterStats, STATS_FILE)
@@ -159,6 +153,24 @@ def load_library(path: Path) -> Library:
     )
 
 
+def load_metadata(path: Path) -> Metadata:
+    """Read ``metadata.json`` of the library in directory `path`: all that `load_library` makes use of, and more.
+
+    Raises
+    ------
+    ModelNotFoundError, ModelLoadError, FeatureDimensionError
+        As `load_library`, which checks the rest.
+    """
+    if not path.is_dir():
+        raise ModelNotFoundError(path)
+    return _metadata(_read(path / METADATA_FILE))
+
+
+def _metadata(content: bytes) -> Metadata:
+    _check_outline(content)
+    return _decode(content, Metadata, METADATA_FILE)
+
+
 def _checkpoint(model: PrefixModel) -> float:
     return model.checkpoint_pct
 
@@ -183,21 +195,28 @@ def _decode(content: bytes, shape: type[_T], name: str) -> _T:
         raise ModelLoadError(f"{name}: {error}") from error
 
 
-class _Dimensions(Struct):
+class _Outline(Struct):
+    feature_schema_version: int = SCHEMA_VERSION
     feature_names: list[Any] | None = None
     centroids: list[list[Any]] = []
 
 
-def _check_dimensions(content: bytes) -> None:
-    """Refuse artifacts of other dimensions before anything else, so that the cause is named and not a symptom."""
+def _check_outline(content: bytes) -> None:
+    """Refuse artifacts of other features before anything else, so that the cause is named and not a symptom."""
     try:
-        found = msgspec.json.decode(content, type=_Dimensions)
+        found = msgspec.json.decode(content, type=_Outline)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return  # the full decoding that follows says what is wrong, and where
     named = [] if found.feature_names is None else [found.feature_names]
     for n in map(len, [*named, *found.centroids]):
         if n != N_FEATURES:
             raise FeatureDimensionError(N_FEATURES, n)
+    is_named_alike = found.feature_names is None or tuple(found.feature_names) == FEATURE_NAMES
+    if found.feature_schema_version != SCHEMA_VERSION or not is_named_alike:
+        raise ModelLoadError(
+            f"{METADATA_FILE}: expected the features of schema {SCHEMA_VERSION}, "
+            f"got schema {found.feature_schema_version} with other names or order: train the library again"
+        )
 
 
 def _check_hashes(path: Path, expected: dict[str, str], stats_bytes: bytes) -> None:
