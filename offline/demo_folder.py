@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from offline.report import REPORT_FILES
 from stream_fp.errors import ConfigError
 from stream_fp.library import METADATA_FILE, PICKLE_FILES, STATS_FILE
 from stream_fp.sinks.sidecar import SIDECAR_NAME
@@ -31,6 +32,7 @@ _OWN_FILES: Final = (
     ("predictions.jsonl",),
     *((*_MODEL, name) for name in (METADATA_FILE, STATS_FILE, *PICKLE_FILES)),
     ("sidecars", "*", SIDECAR_NAME),
+    *(("report", name) for name in REPORT_FILES),
 )
 
 
@@ -70,6 +72,11 @@ class DemoFolder:
     def predictions(self) -> Path:
         """Output of the replay that the demo suggests."""
         return self.path / "predictions.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report that the demo suggests."""
+        return self.path / "report"
 
     def prepare(self) -> None:
         """Make the folder, or empty it of what an earlier demo wrote.

@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from stream_fp.features import FEATURE_NAMES, N_FEATURES
 
-__all__ = ["NO_WEIGHT", "PROFILES", "profile_weights"]
+__all__ = ["DEFAULT_PROFILE", "NO_WEIGHT", "PROFILES", "profile_weights"]
 
 #: Of a feature that plays no part in a profile: a millionth counts for nothing, and keeps the scale finite.
 NO_WEIGHT: Final = 1e-6
+#: Where there are too few sessions to choose by evidence.
+DEFAULT_PROFILE: Final = "pace"
 #: Features that tell archetypes apart, with their weights. All are candidates; `offline.selection` chooses by evidence.
 PROFILES: Final[dict[str, dict[str, float]]] = {
     "pace": {"log_path_per_hour": 1.0, "consolidation_phase_rate": 1.0},

@@ -23,6 +23,7 @@ __all__ = [
     "MAX_EXAMPLES",
     "MAX_POINTS",
     "N_BAND_STEPS",
+    "REPORT_FILES",
     "ArchetypePicture",
     "Band",
     "CheckpointReport",
@@ -37,6 +38,8 @@ __all__ = [
     "encode_report",
 ]
 
+#: What an evaluation writes.
+REPORT_FILES: Final = ("report.json", "report.html", "archetypes.svg", "reliability.svg")
 #: Example sessions of an archetype, and points of each, that a report holds: more only makes its page heavy.
 MAX_EXAMPLES: Final = 8
 MAX_POINTS: Final = 60

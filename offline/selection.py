@@ -23,7 +23,7 @@ from offline.clusters import N_STARTS, Clusters, fit_clusters, weighted_features
 from offline.dataset import Dataset, Progress
 from offline.inputs import fit_inputs, make_inputs
 from offline.membership import fit_membership, predict_membership
-from offline.profiles import PROFILES, profile_weights
+from offline.profiles import DEFAULT_PROFILE, PROFILES, profile_weights
 from offline.scalers import ScalerKind
 from offline.scores import log_losses, r2_scores
 from offline.splits import EMBARGO_DAYS
@@ -32,7 +32,7 @@ from stream_fp.errors import ConfigError
 from stream_fp.features import FEATURE_NAMES, RANGE
 from stream_fp.phases import N_PHASES
 
-__all__ = ["DEFAULT_N_ARCHETYPES", "DEFAULT_PROFILE", "MIN_SESSIONS", "choose", "refit_centroids", "stability_ari"]
+__all__ = ["DEFAULT_N_ARCHETYPES", "MIN_SESSIONS", "choose", "refit_centroids", "stability_ari"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -40,7 +40,6 @@ Ints = npt.NDArray[np.int64]
 #: Below this much history a split judges chance: the defaults are taken.
 MIN_SESSIONS: Final = 300
 DEFAULT_N_ARCHETYPES: Final = 4
-DEFAULT_PROFILE: Final = "pace_range"
 _CANDIDATES: Final = (4, 5, 6, 7, 8)
 _LEARNED_SHARE: Final = 0.7
 _CHECKPOINT_PCT: Final = 30.0

@@ -14,6 +14,7 @@ import click
 
 from offline.commands.periods import iso_date
 from offline.console import file_progress, say
+from offline.report import REPORT_FILES
 
 if TYPE_CHECKING:
     from offline.dataset import Dataset
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_command"]
 
 _MAX_SEED: Final = 2**32 - 1
-_FILES: Final = ("report.json", "report.html", "archetypes.svg", "reliability.svg")
 
 
 @click.command("evaluate")
@@ -41,7 +41,7 @@ _FILES: Final = ("report.json", "report.html", "archetypes.svg", "reliability.sv
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help=f"Folder for {', '.join(_FILES)}; made where it is missing.",
+    help=f"Folder for {', '.join(REPORT_FILES)}; made where it is missing.",
 )
 @click.option(
     "--from", "first", callback=iso_date, metavar="DATE", help="Leave out sessions dated before, such as 2025-01-31."
@@ -85,7 +85,7 @@ def evaluate_command(
     from offline.report_words import main_checkpoint  # noqa: PLC0415
     from stream_fp.library import load_library, load_metadata  # noqa: PLC0415
 
-    for name in _FILES:
+    for name in REPORT_FILES:
         check_new_file("output", output / name, force=force)
     library, metadata = load_library(model_path), load_metadata(model_path)
     with file_progress() as progress:
