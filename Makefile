@@ -14,7 +14,7 @@ SESSIONS ?= 3290
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types check chaos bench clean
+.PHONY: help demo test lint types check chaos bench picture clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,16 @@ chaos: $(VENV)/.dev-installed ## Kill, pause, scale and fence at random, then co
 bench: $(VENV)/.dev-installed ## Measure the engine's speed, and how quickly state is rebuilt
 	@$(BIN)/python benchmarks/engine.py
 	@$(BIN)/python benchmarks/rebuild.py
+
+# Simulated, because real bars are seldom anybody's to publish. SOURCE_DATE_EPOCH keeps the report the same every time.
+picture: $(VENV)/.demo-installed ## Simulate, train and evaluate; draw the README's pictures from the report
+	@mkdir -p build/picture docs/images
+	@$(BIN)/stream-fp-offline simulate --sessions 3000 --seed 7 --output build/picture/sessions.jsonl --force
+	@$(BIN)/stream-fp-offline train --input build/picture/sessions.jsonl --until 2026-01-31 \
+	  --output build/picture/models/v1.0.0 --force
+	@SOURCE_DATE_EPOCH=0 $(BIN)/stream-fp-offline evaluate --input build/picture/sessions.jsonl \
+	  --model-path build/picture/models/v1.0.0 --output build/picture/report --force
+	@cp build/picture/report/archetypes.svg build/picture/report/reliability.svg docs/images/
 
 clean: ## Delete what these targets made: environment, caches, fetched jars
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

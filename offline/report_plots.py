@@ -231,10 +231,14 @@ def _draw_card(card: SubFigure, picture: ArchetypePicture, report: Report) -> No
     draw_paths(paths, picture, move_limit(report))
     draw_phases(phases, picture, report.overall_phase_rates)
     spread = picture.range_pct
-    name = as_label(f"{picture.archetype_id} · {picture.name}", 36)
-    paths.set_title(name, fontsize=11, color=archetype_ink(picture.archetype_id), pad=22)
+    # Names are lists of traits, the widest first: it is the title, and the others go below.
+    first, _, others = picture.name.partition(", ")
+    name = as_label(f"{picture.archetype_id} · {first}", 34)
+    paths.set_title(name, fontsize=11, color=archetype_ink(picture.archetype_id), pad=34)
     facts = f"{percent(picture.share)} of sessions, range {number(spread.p10, 2)} to {number(spread.p90, 2)} %"
-    paths.text(0, 1.045, facts, transform=paths.transAxes, fontsize=8.5, color=MUTED)
+    traits = paths.text(0, 1.135, as_label(others, 54), transform=paths.transAxes, fontsize=8, color=INK)
+    traits.set_in_layout(False)  # a long line must not make its drawing narrower than the others
+    paths.text(0, 1.03, facts, transform=paths.transAxes, fontsize=8.5, color=MUTED)
     phases.set_title("phases against all sessions", fontsize=8.5, fontweight="normal", color=MUTED)
 
 
