@@ -22,6 +22,7 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _N_BINS: Final = 10
+_N_DRAWS: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,6 +86,7 @@ def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
         log_loss=float(model.log_loss.mean()),
         brier=float(model.brier.mean()),
         ece=expected_calibration_error(confidences, model.is_right > 0),
+        ece_by_chance=_ece_by_chance(confidences, seed),
         accuracy_interval=_interval(samples.mean(model.is_right)),
         log_loss_interval=_interval(samples.mean(model.log_loss)),
         brier_interval=_interval(samples.mean(model.brier)),
@@ -140,6 +142,13 @@ class _Scores:
         self.is_right: Array = (probabilities.argmax(axis=1) == labels).astype(np.float64)
         self.log_loss = log_losses(probabilities, labels)
         self.brier = brier_scores(probabilities, labels)
+
+
+def _ece_by_chance(confidences: Array, seed: int) -> float:
+    """Return the mean calibration error of predictions that are right exactly as often as they say."""
+    rng = np.random.default_rng(seed)
+    draws = [rng.random(len(confidences)) < confidences for _ in range(_N_DRAWS)]
+    return float(np.mean([expected_calibration_error(confidences, is_right) for is_right in draws]))
 
 
 def _interval(bounds: tuple[float, float]) -> Interval:

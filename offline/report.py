@@ -135,6 +135,8 @@ class CheckpointReport(Struct, frozen=True, kw_only=True):
     """Mean squared error of the probabilities, summed over archetypes, 0 to 2."""
     ece: float
     """Expected calibration error: mean gap between confidence and accuracy, 0 to 1."""
+    ece_by_chance: float
+    """What it would be on so many sessions if every confidence were exactly right: it cannot tell less apart."""
     accuracy_interval: Interval
     """Interval of `accuracy`."""
     log_loss_interval: Interval

@@ -203,7 +203,10 @@ def _headlines(checkpoints: list[tuple[str, CheckpointReport]]) -> list[_Section
         _Section(
             title="Calibration",
             hint="less is better",
-            rows=[row("Expected calibration error", lambda c: _Cell(text=percent(c.ece, 1)), is_model=True)],
+            rows=[
+                row("Expected calibration error", lambda c: _Cell(text=percent(c.ece, 1)), is_model=True),
+                row("The same, were it calibrated", lambda c: _Cell(text=percent(c.ece_by_chance, 1))),
+            ],
         ),
         _Section(
             title="Forecast of the range",

@@ -24,6 +24,7 @@ def scores_table(report: Report) -> Table:
         ("log loss", [f"{one.log_loss:.3f}" for one in found]),
         ("  over that of type x regime so far", [f"{one.log_loss_ratio:.2f}" for one in found]),
         ("calibration error", [f"{one.ece:.3f}" for one in found]),
+        ("  by chance alone, were it calibrated", [f"{one.ece_by_chance:.3f}" for one in found]),
         ("R2 of the part not seen, mean of ten", [_number(one.rest_r2.mean) for one in found]),
         ("  type x regime so far", [f"{one.baseline_type_regime_rest_r2_mean:.3f}" for one in found]),
         ("  knowing the true archetype", [f"{one.true_archetype_rest_r2_mean:.3f}" for one in found]),

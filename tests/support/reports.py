@@ -116,6 +116,7 @@ def _checkpoint(rng: np.random.Generator, pct: int, n: int, shares: np.ndarray) 
         log_loss=log_loss,
         brier=0.38,
         ece=0.021,
+        ece_by_chance=0.018,
         accuracy_interval=_around(accuracy, 0.035),
         log_loss_interval=_around(log_loss, 0.07),
         brier_interval=_around(0.38, 0.03),
