@@ -121,11 +121,15 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     """Check settings and artifacts, and say what is wrong."""
     settings = settings_from(config, flags)
     check_sinks(settings)
-    library = load_classifier(settings).library
+    classifier = load_classifier(settings)
+    library = classifier.library
     checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)
     click.echo(f"settings  ok ({'on' if settings.enabled else 'off'})")
     click.echo(f"library   ok: version {library.version}, {len(library.centroids)} archetypes, {library.path}")
     click.echo(f"          prefix models at {checkpoints}; fingerprint {library.fingerprint}")
+    click.echo(f"          assignment {classifier.assignment} (setting: {settings.assignment})")
+    for archetype_id, archetype in sorted(library.archetypes.items()):
+        click.echo(f"          archetype {archetype_id}: {archetype.name}")
     missing = [c for c in settings.checkpoints if c not in {m.checkpoint_pct for m in library.prefix_models}]
     for checkpoint in missing:
         used = library.prefix_model(checkpoint).checkpoint_pct

@@ -63,7 +63,7 @@ def _row(prediction: Prediction, key: str) -> str:
     cells = (
         prediction.session_id,
         f"{prediction.pct_seen:g} %",
-        str(prediction.archetype_id),
+        f"{prediction.archetype_id}: {how.archetype_name}",
         f"{prediction.confidence:.0%}",
         stats.volatility_class,
         f"{band.p10:.2f} - {band.p50:.2f} - {band.p90:.2f} %",
