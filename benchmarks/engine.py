@@ -27,7 +27,7 @@ from rich.table import Table
 from offline.artifacts import write_library
 from offline.dataset import load_dataset
 from offline.simulate import interleave, simulate_sessions
-from offline.train import train
+from offline.train import TrainingOptions, train
 from stream_fp import __version__
 from stream_fp.classifier import Classifier
 from stream_fp.engine import Engine, EngineSettings
@@ -86,7 +86,8 @@ def train_library(folder: Path, records: list[FileRecord]) -> Library:
     """Train a library on records, in `folder`."""
     path = folder / "sessions.jsonl"
     path.write_bytes(b"\n".join(record.value or b"" for record in records))
-    write_library(train(load_dataset(path), model_version="0", seed=0), folder / "v0")
+    options = TrainingOptions(model_version="0", n_archetypes=4, profile="pace")
+    write_library(train(load_dataset(path), options), folder / "v0")
     return load_library(folder / "v0")
 
 

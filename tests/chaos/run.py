@@ -27,7 +27,7 @@ from confluent_kafka import TopicPartition as Partition
 
 from offline.artifacts import write_library
 from offline.dataset import load_dataset
-from offline.train import train
+from offline.train import TrainingOptions, train
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.errors import ServiceError
@@ -157,7 +157,8 @@ def _train(folder: Path, seed: int) -> Path:
     history = folder / "history.jsonl"
     history.write_bytes(b"\n".join(msgspec.json.encode(message) for message in training_sessions(140, seed=seed)))
     model = folder / "v1.0.0"
-    write_library(train(load_dataset(history), model_version="1.0.0", n_archetypes=4, seed=seed), model)
+    options = TrainingOptions(model_version="1.0.0", n_archetypes=4, profile="pace", seed=seed)
+    write_library(train(load_dataset(history), options), model)
     return model
 
 

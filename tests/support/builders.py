@@ -25,10 +25,13 @@ from stream_fp.messages import (
     PredictedStats,
     Prediction,
     Quantiles,
+    RestOfSession,
     encode_prediction,
 )
 from stream_fp.outcomes import DeadLetter, Published
+from stream_fp.phases import PHASES
 from stream_fp.predictor import Forecast
+from stream_fp.prefix_model import OUTCOMES, QUANTILES
 from stream_fp.times import format_us
 
 if TYPE_CHECKING:
@@ -186,7 +189,16 @@ def make_prediction(
             top_phases=[("expansion_phase", 0.5), ("liquidity_sweep", 0.1)],
             session_type_probabilities={"ny_am": 1.0},
             natural_units=NaturalUnits(
-                range_pct=Quantiles(p10=0.2, p50=0.5, p90=1.0), phase_rates_per_100_events={"expansion_phase": 30.0}
+                range_pct=Quantiles(p10=0.2, p50=0.5, p90=1.0),
+                range_so_far_pct=0.15,
+                phase_rates_per_100_events={"expansion_phase": 30.0},
+                rest=RestOfSession(
+                    range_pct=0.4,
+                    volatility_pct=0.02,
+                    n_events=40.0,
+                    efficiency=None,
+                    phase_shares={"expansion_phase": 0.3, "liquidity_sweep": None},
+                ),
             ),
         ),
         artifact_path="models/tiny",
@@ -199,7 +211,8 @@ def make_prediction(
             timestamp=timestamp,
             completion_method=completion_method,
             checkpoint_pct=checkpoint_pct,
-            assignment="prefix_centroid",
+            assignment="prefix_model",
+            archetype_name="calm drift",
             probabilities={"0": 0.2, "1": 0.5, "2": 0.3},
         ),
     )
@@ -245,12 +258,23 @@ def describe(outcome: Outcome) -> tuple[int, bytes | None, bytes]:
 # ----------------------------------------------------------------------------------------------------- the library
 
 N_ARCHETYPES: Final = 3
+#: Types that the prefix models of the tiny library know; that of `SESSION_ID` is among them.
+SESSION_TYPES: Final = ("lunch", "ny_am")
+#: Features that tell its archetypes apart.
+TELLING: Final = (2, 9, 13)
+_N_INPUTS: Final = 1 + N_FEATURES + len(SESSION_TYPES)
+_N_KNOWN: Final = _N_INPUTS + N_ARCHETYPES
+#: What the rest is usually like: logarithms of 0.6 % of range, 0.03 % between events and 40 events, then shares.
+_USUAL_REST: Final = (-0.5, -3.5, 3.7, 0.2, 0.15, 0.3, 0.1, 0.15, 0.1, 0.1)
+#: How far the range usually still grows, in ranges of the rest: P10, P50, P90.
+_USUAL_GROWTH: Final = (0.1, 0.5, 1.1)
 
 
 def tiny_metadata() -> dict[str, Any]:
     """Return ``metadata.json`` of a library of three archetypes, as a dictionary to spoil; hashes come on writing."""
     rng = np.random.default_rng(7)
     full = rng.normal(size=(N_ARCHETYPES, N_FEATURES))
+    precise = np.diag(np.linspace(0.5, 2.0, N_FEATURES)).tolist()
     return {
         "model_version": "0.0.1",
         "created_at": "2025-01-01T00:00:00",
@@ -259,20 +283,33 @@ def tiny_metadata() -> dict[str, Any]:
         "n_archetypes": N_ARCHETYPES,
         "seed": 7,
         "scaler": _scaler(rng),
+        "feature_weights": [1.0 if place in TELLING else 0.5 for place in range(N_FEATURES)],
         "centroids": full.tolist(),
-        "prefix_models": [
+        "range_terciles_pct": [0.4, 0.8],
+        "assignment": "prefix_model",
+        "selection": [
             {
-                "checkpoint_pct": checkpoint_pct,
-                "n_sessions": 12,
-                "archetype_ids": list(range(N_ARCHETYPES)),
-                "scaler": _scaler(rng),
-                "centroids": (full + rng.normal(scale=0.3, size=full.shape)).tolist(),
-                "precision": precision,
-                "covariance_shrinkage": None if precision is None else 0.5,
-                "temperatures": {"euclidean": 0.5, "cosine": 0.1, "mahalanobis": 0.7},
+                "profile": "pace",
+                "n_archetypes": N_ARCHETYPES,
+                "stability_ari": 0.8,
+                "silhouette": 0.3,
+                "smallest": 0.2,
+                "largest": 0.5,
+                "rest_r2_true": 0.3,
+                "rest_r2_predicted": 0.2,
+                "range_r2": 0.4,
+                "direction_r2": 0.1,
+                "phases_r2": 0.2,
+                "log_loss_ratio": 0.7,
+                "is_eligible": True,
+                "is_chosen": True,
             }
-            for checkpoint_pct, precision in ((50.0, None), (30.0, np.diag(np.linspace(0.5, 2.0, N_FEATURES)).tolist()))
         ],
+        "stability": {
+            "features": list(TELLING),
+            "centroids": (full[:, TELLING] + rng.normal(scale=0.1, size=(2, N_ARCHETYPES, len(TELLING)))).tolist(),
+        },
+        "prefix_models": [_prefix_model(rng, full, 50.0, None), _prefix_model(rng, full, 30.0, precise)],
         "completion": "auto",
         "min_events": 5,
         "schedules": {"ny_am": {"start": "09:30:00", "end": "11:59:00", "timezone": "America/New_York"}},
@@ -291,6 +328,61 @@ def tiny_metadata() -> dict[str, Any]:
     }
 
 
+def _prefix_model(
+    rng: np.random.Generator, full: npt.NDArray[np.float64], checkpoint_pct: float, precision: list[list[float]] | None
+) -> dict[str, Any]:
+    """Return one prefix model whose forecasts depend on every input, but on none so much that they leave all bounds."""
+    m = len(TELLING)
+    rest = rng.normal(scale=0.01, size=(_N_KNOWN, len(OUTCOMES)))
+    rest[0] = _USUAL_REST
+    growth = rng.normal(scale=0.01, size=(_N_KNOWN + 2, len(QUANTILES)))
+    growth[0] = _USUAL_GROWTH
+    return {
+        "checkpoint_pct": checkpoint_pct,
+        "n_sessions": 12,
+        "archetype_ids": list(range(N_ARCHETYPES)),
+        "scaler": _scaler(rng),
+        "centroids": (full + rng.normal(scale=0.3, size=full.shape)).tolist(),
+        "precision": precision,
+        "covariance_shrinkage": None if precision is None else 0.5,
+        "temperatures": {"euclidean": 0.5, "cosine": 0.1, "mahalanobis": 0.7},
+        "inputs": {
+            "center": rng.normal(size=N_FEATURES).tolist(),
+            "scale": rng.uniform(0.5, 2.0, size=N_FEATURES).tolist(),
+            "clip": 4.0,
+            "session_types": list(SESSION_TYPES),
+        },
+        "membership": {
+            "features": list(TELLING),
+            "fingerprint": rng.normal(scale=0.1, size=(_N_INPUTS, m)).tolist(),
+            "logits": rng.normal(
+                scale=0.3, size=(1 + m + m * (m + 1) // 2 + len(SESSION_TYPES), N_ARCHETYPES)
+            ).tolist(),
+        },
+        "rest": {
+            "outcomes": list(OUTCOMES),
+            "coefficients": rest.tolist(),
+            "quantile_coefficients": growth.tolist(),
+            "quantile_shifts": [-0.02, 0.0, 0.03],
+        },
+        "baselines": _baselines(),
+    }
+
+
+def _baselines() -> dict[str, Any]:
+    usual = list(_USUAL_REST)
+    return {
+        "session_types": ["ny_am"],
+        "archetype_counts": [[[1, 1, 0], [2, 2, 2], [0, 1, 3]]],
+        "rest_mean": usual,
+        "rest_by_type": [usual],
+        "rest_by_type_regime": [[[None] * len(OUTCOMES), usual, usual]],
+        "rest_by_archetype": [[-0.1] * len(OUTCOMES), [0.0] * len(OUTCOMES), [0.1] * len(OUTCOMES)],
+        "range_ratio_quantiles": [[1.1, 1.5, 2.5]] * 2,
+        "range_quantiles": [[0.2, 0.6, 1.4]] * 2,
+    }
+
+
 def _scaler(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "kind": "robust",
@@ -306,6 +398,7 @@ def tiny_stats() -> dict[str, Any]:
         "archetypes": [
             {
                 "archetype_id": i,
+                "name": ("calm drift", "steady trend", "wild swings")[i],
                 "n_sessions": 4,
                 "volatility_class": ("low", "medium", "high")[i],
                 "range_p50": i / 10,
@@ -314,7 +407,9 @@ def tiny_stats() -> dict[str, Any]:
                 "session_type_probabilities": {"ny_am": 1.0},
                 "natural_units": {
                     "range_pct": {"p10": 0.1, "p50": 0.5, "p90": 1.5},
-                    "phase_rates_per_100_events": {"expansion_phase": 20.0},
+                    "phase_rates_per_100_events": dict.fromkeys(PHASES, 12.0),
+                    "efficiency": 0.2,
+                    "events_per_hour": 24.0,
                 },
             }
             for i in range(N_ARCHETYPES)
