@@ -34,6 +34,8 @@ _MAX_ITERATIONS: Final = 2000
 #: With fewer sessions a split of them leaves too little on either side; strong penalties are taken untried.
 _MIN_SESSIONS: Final = 40
 _STRONG_PENALTY: Final = 100.0
+#: In standard deviations, beyond which a fingerprint counts as that far out.
+_MAX_TARGET: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -71,7 +73,8 @@ def fit_membership(
     hold_out : bool
         Whether `held_out` is wanted, which takes five more fits; else it says nothing.
     """
-    # Clipped like the inputs: of an outlier it is enough to know that it is one.
+    # Clipped like the inputs: of an outlier it is enough to know that it is one. Archetypes are regions that reach out
+    # to infinity, so nothing is lost.
     targets = np.clip(scaled[:, list(features)], -_MAX_TARGET, _MAX_TARGET)
     n_archetypes = int(labels.max()) + 1
     held_out = np.full((len(labels), n_archetypes), 1.0 / n_archetypes)
@@ -81,10 +84,6 @@ def fit_membership(
     fingerprint, logits = _fit(inputs, targets, labels, days, n_archetypes)
     arrays = MembershipArrays(features=list(features), fingerprint=fingerprint.tolist(), logits=logits.tolist())
     return MembershipFit(arrays=arrays, held_out=held_out)
-
-
-#: In standard deviations.
-_MAX_TARGET: Final = 5.0
 
 
 def predict_membership(arrays: MembershipArrays, inputs: Array) -> Array:

@@ -26,12 +26,14 @@ Array = npt.NDArray[np.float64]
 #: Of the events after the checkpoint: log of the price range (% of the first price of these events), log of the
 #: standard deviation of log returns between events (%), log of their number, net move over path, share of each phase.
 OUTCOMES: Final = ("range", "volatility", "n_events", "efficiency", *PHASES)
-N_LOGARITHMS: Final = 3
-"""The first so many of `OUTCOMES` are natural logarithms."""
+#: The first so many of `OUTCOMES` are natural logarithms.
+_N_LOGARITHMS: Final = 3
 QUANTILES: Final = (0.1, 0.5, 0.9)
 #: Forecast logarithms beyond these are of no market, and would leave the range of floats.
 _MAX_LOG: Final = 30.0
 _EFFICIENCY: Final = OUTCOMES.index("efficiency")
+#: A range so far of more than a hundred times what is expected, or less than a hundredth, is as good as that.
+_MAX_RATIO: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,7 +144,7 @@ class PrefixModel:
         known = np.concatenate((inputs, probabilities))
         outcomes = np.full(len(OUTCOMES), np.nan)
         outcomes[self.rest.columns] = known @ self.rest.coefficients
-        outcomes[:N_LOGARITHMS] = np.clip(outcomes[:N_LOGARITHMS], -_MAX_LOG, _MAX_LOG)
+        outcomes[:_N_LOGARITHMS] = np.clip(outcomes[:_N_LOGARITHMS], -_MAX_LOG, _MAX_LOG)
         outcomes[_EFFICIENCY:] = np.clip(outcomes[_EFFICIENCY:], 0.0, 1.0)
         shares = outcomes[_EFFICIENCY + 1 :]
         total = float(np.nansum(shares))
@@ -163,10 +165,6 @@ def range_ratio(so_far_pct: float | Array, unit_pct: float | Array) -> Array:
     """Return range so far over expected range of the rest, and its logarithm; shape (2,) or (2, n)."""
     ratio = np.minimum(np.asarray(so_far_pct, dtype=np.float64) / unit_pct, _MAX_RATIO)
     return np.array([ratio, np.log(np.maximum(ratio, 1.0 / _MAX_RATIO))])
-
-
-#: A range so far of more than a hundred times what is expected, or less than a hundredth, is as good as that.
-_MAX_RATIO: Final = 100.0
 
 
 def quadratic(expected: Array, session_type: Array) -> Array:
