@@ -254,7 +254,8 @@ def test_same_report_gives_the_same_bytes_whatever_the_style(small: Report) -> N
     assert after == before
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+# Two at a time: drawing takes seconds.
+@pytest.mark.parametrize("text", [" ".join(HOSTILE[i::4]) for i in range(4)], ids=range(4))
 def test_hostile_text_stays_text(text: str) -> None:
     report = hostile_report(text)
     page = render_page(report)
@@ -280,7 +281,7 @@ def test_pictures_are_documents_of_800_pixels_that_keep_text_as_text(report: Rep
         assert not re.search(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"', "", document))
 
 
-@pytest.mark.parametrize("n_archetypes", [0, 1, 3, 8, 15])
+@pytest.mark.parametrize("n_archetypes", [0, 1, 9])
 def test_any_number_of_archetypes_renders(n_archetypes: int) -> None:
     report = random_report(5, n_archetypes=max(1, n_archetypes), checkpoints=(30,))
     if not n_archetypes:
