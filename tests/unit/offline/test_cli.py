@@ -17,7 +17,7 @@ import pytest
 from offline.cli import cli, main
 from offline.console import command_lines, program_path
 from offline.dataset import DEFAULT_CHECKPOINTS_PCT, load_dataset
-from offline.prefix_models import ScalerKind
+from offline.scalers import ScalerKind
 from offline.simulate import interleave, simulate_sessions
 from stream_fp.features import FEATURE_NAMES
 from stream_fp.library import load_library
