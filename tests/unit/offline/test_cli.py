@@ -52,7 +52,7 @@ def test_train_writes_a_library_and_says_what_is_next(
     assert "Reading sessions: 1 of 1 file\n" in said.err
     library = load_library(output)
     assert library.version == "1.0.2"
-    assert len(library.archetypes) == 5
+    assert len(library.archetypes) == 4
     assert tuple(model.checkpoint_pct for model in library.prefix_models) == DEFAULT_CHECKPOINTS_PCT
 
 
