@@ -39,7 +39,7 @@ def test_messages_of_the_readme_are_messages() -> None:
         decode_message(text.encode()).kind for text in re.findall(r"^\{.*?\}$", messages, re.DOTALL | re.MULTILINE)
     ]
     assert kinds == ["session_start", "event", "session_end"]
-    assert msgspec.json.decode(prediction, type=Prediction).session_id == "NY_AM_2025-01-24"
+    assert msgspec.json.decode(prediction, type=Prediction).session_id == "NY_AM_2025-03-14"
 
 
 def test_settings_example_is_accepted() -> None:
@@ -54,7 +54,7 @@ def test_every_phase_has_aliases_and_no_alias_means_two_phases() -> None:
 
 
 def test_every_file_that_a_document_names_exists() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md"):
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md", "docs/prediction.md"):
         text = (ROOT / document).read_text("utf-8")
         named = set(
             re.findall(r"`((?:tests|stream_fp|offline|deploy|benchmarks|models|docs)/[\w./-]+\.(?:py|toml|md))`", text)

@@ -14,6 +14,7 @@ from tests.support.builders import event, write_tiny_library
 
 _SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
 _SHARES: Final = {"type": "object", "additionalProperties": _SHARE}
+_POSITIVE_OR_NULL: Final = {"type": ["number", "null"], "minimum": 0}
 _QUANTILES: Final = {
     "type": "object",
     "required": ["p10", "p50", "p90"],
@@ -56,10 +57,31 @@ SCHEMA: Final[dict[str, Any]] = {
                 "session_type_probabilities": _SHARES,
                 "natural_units": {
                     "type": "object",
-                    "required": ["range_pct", "phase_rates_per_100_events"],
+                    "required": ["range_pct", "range_so_far_pct", "phase_rates_per_100_events", "rest"],
+                    "additionalProperties": False,
                     "properties": {
                         "range_pct": _QUANTILES,
+                        "range_so_far_pct": {"type": "number", "minimum": 0},
                         "phase_rates_per_100_events": {"type": "object", "additionalProperties": {"type": "number"}},
+                        "rest": {
+                            "type": "object",
+                            "required": ["range_pct", "volatility_pct", "n_events", "efficiency", "phase_shares"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "range_pct": _POSITIVE_OR_NULL,
+                                "volatility_pct": _POSITIVE_OR_NULL,
+                                "n_events": _POSITIVE_OR_NULL,
+                                "efficiency": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+                                "phase_shares": {
+                                    "type": "object",
+                                    "required": [
+                                        "fvg_interaction", "expansion_phase", "consolidation_phase",
+                                        "retracement_event", "reversal_signal", "liquidity_sweep",
+                                    ],
+                                    "additionalProperties": {"type": ["number", "null"], "minimum": 0, "maximum": 1},
+                                },
+                            },
+                        },
                     },
                 },
             },
@@ -70,7 +92,7 @@ SCHEMA: Final[dict[str, Any]] = {
             "type": "object",
             "required": [
                 "distance_to_centroid", "distance_metric", "confidence_method", "model_version", "timestamp",
-                "completion_method", "checkpoint_pct", "assignment", "probabilities",
+                "completion_method", "checkpoint_pct", "assignment", "archetype_name", "probabilities",
             ],
             "additionalProperties": False,
             "properties": {
@@ -81,7 +103,8 @@ SCHEMA: Final[dict[str, Any]] = {
                 "timestamp": {"type": "string", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}$"},
                 "completion_method": {"enum": ["declared", "schedule", "count", "unknown"]},
                 "checkpoint_pct": {"type": "number"},
-                "assignment": {"enum": ["prefix_centroid", "full_centroid"]},
+                "assignment": {"enum": ["prefix_model", "prefix_centroid", "full_centroid"]},
+                "archetype_name": {"type": "string", "minLength": 1},
                 "probabilities": _SHARES,
             },
         },
@@ -108,4 +131,7 @@ def test_sidecar_of_every_method_fits_the_contract(tmp_path: Path, metric: Any, 
     probabilities = sidecar["classification_metadata"]["probabilities"]
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert sidecar["confidence"] == probabilities[str(sidecar["archetype_id"])]
+    band = sidecar["predicted_stats"]["natural_units"]["range_pct"]
+    so_far = sidecar["predicted_stats"]["natural_units"]["range_so_far_pct"]
+    assert so_far <= band["p10"] <= band["p50"] <= band["p90"]
     assert sidecar["notes"][0] == f"Early classification at {sidecar['pct_seen']}% completion"

@@ -14,9 +14,9 @@ from sklearn.neighbors import NearestCentroid
 
 from offline.artifacts import write_library
 from offline.dataset import Dataset, load_dataset
-from offline.prefix_models import ScalerKind
+from offline.scalers import ScalerKind
 from offline.simulate import interleave, simulate_sessions
-from offline.train import TrainedLibrary, train
+from offline.train import TrainedLibrary, TrainingOptions, train
 from stream_fp.classifier import Classifier, DistanceMetric, distances, nearest
 from stream_fp.features import N_FEATURES
 from stream_fp.library import Library, load_library
@@ -30,7 +30,7 @@ class Trained:
 
     def __init__(self, source: Path, output: Path, scaler: ScalerKind) -> None:
         self.dataset: Dataset = load_dataset(source)
-        self.trained: TrainedLibrary = train(self.dataset, model_version="1", scaler=scaler)
+        self.trained: TrainedLibrary = train(self.dataset, TrainingOptions(model_version="1", scaler=scaler))
         write_library(self.trained, output)
         self.library: Library = load_library(output)
 
@@ -65,7 +65,7 @@ def assert_full_assignment_is_that_of_kmeans(case: Trained) -> None:
 
 
 def assert_prefix_assignment_is_that_of_nearest_centroid(case: Trained) -> None:
-    classifier = Classifier(case.library)
+    classifier = Classifier(case.library, assignment="prefix_centroid")
     for model in case.library.prefix_models:
         cut = case.dataset.prefixes[model.checkpoint_pct]
         scaled = (cut.vectors - model.center) / model.scale
@@ -114,7 +114,7 @@ def test_distances_are_those_of_scipy(simulated: Trained) -> None:
 
 
 def test_mahalanobis_assignment_is_the_nearest_by_scipy(simulated: Trained) -> None:
-    classifier = Classifier(simulated.library, distance_metric="mahalanobis")
+    classifier = Classifier(simulated.library, distance_metric="mahalanobis", assignment="prefix_centroid")
     model = simulated.library.prefix_model(30.0)
     for vector in simulated.dataset.prefixes[30.0].vectors:
         scaled = (vector - model.center) / model.scale
