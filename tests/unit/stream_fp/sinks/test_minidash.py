@@ -51,7 +51,8 @@ def test_first_row_makes_the_page(tmp_path: Path) -> None:
     path = tmp_path / "new" / "dash.html"
     write_row(make_prediction(pct_seen=28.8), path)
     assert rows_of(path) == [
-        ["NY_AM_2025-07-29", "28.8 %", "1: calm drift", "50%", "medium", "0.20 - 0.50 - 1.00 %", "expansion_phase, liquidity_sweep",
+        ["NY_AM_2025-07-29", "28.8 %", "1: calm drift", "50%", "medium", "0.20 - 0.50 - 1.00 %",
+         "expansion_phase, liquidity_sweep",
          "2025-07-29T14:15:00", "0.0.1"]
     ]  # fmt: skip
 
