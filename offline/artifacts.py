@@ -14,13 +14,13 @@ import io
 import os
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import joblib
 import msgspec
 
+from offline.creation_time import creation_time
 from offline.places import check_place
 from offline.train import TrainedLibrary
 from stream_fp.artifacts import Metadata
@@ -60,7 +60,7 @@ def write_library(trained: TrainedLibrary, output: Path, *, force: bool = False)
     contents[STATS_FILE] = _json(trained.stats)
     metadata = msgspec.structs.replace(
         trained.metadata,
-        created_at=_created_at(),
+        created_at=creation_time(),
         sha256={name: hashlib.sha256(content).hexdigest() for name, content in sorted(contents.items())},
     )
     contents[METADATA_FILE] = _json(metadata)
@@ -105,18 +105,6 @@ def _pickled(part: object) -> bytes:
 
 def _json(structure: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(structure), indent=2) + b"\n"
-
-
-def _created_at() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not epoch:
-        moment = datetime.now(UTC)
-    else:
-        try:
-            moment = datetime.fromtimestamp(int(epoch), UTC)
-        except (ValueError, OverflowError, OSError) as error:
-            raise ConfigError("SOURCE_DATE_EPOCH", f"expected seconds since 1970, got {epoch[:32]!r}") from error
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _write_folder(output: Path, contents: dict[str, bytes]) -> None:

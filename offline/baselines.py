@@ -7,22 +7,25 @@ row of a table is that of all sessions, for types that training did not see.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from stream_fp.artifacts import BaselineArrays
-from stream_fp.prefix_model import QUANTILES
+from stream_fp.artifacts import BaselineArrays, Metadata
+from stream_fp.errors import ModelLoadError
+from stream_fp.prefix_model import OUTCOMES, QUANTILES
 
-__all__ = ["N_REGIMES", "Baselines", "fit_baselines"]
+__all__ = ["N_REGIMES", "Baselines", "check_tables", "fit_baselines"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 N_REGIMES: Final = 3
-#: Sessions of the overall mix that are added to each cell, so that what did not occur is unlikely but not impossible.
+#: Sessions of the overall mix that are added to each type, so that what did not occur is unlikely but not impossible.
 _PRIOR_SESSIONS: Final = 5.0
+#: Sessions of the type's own mix that are added to each of its regimes: one seen seldom says little beyond the type.
+_PRIOR_SESSIONS_OF_TYPE: Final = 20.0
 
 
 def fit_baselines(
@@ -72,6 +75,46 @@ def fit_baselines(
     )
 
 
+def check_tables(metadata: Metadata) -> None:
+    """Refuse tables and refits that do not fit the library; the service does not read them, nor check them.
+
+    Raises
+    ------
+    ModelLoadError
+    """
+    for model in metadata.prefix_models:
+        n_types, n_archetypes = len(model.baselines.session_types), len(model.archetype_ids)
+        n_outcomes, n_quantiles = len(OUTCOMES), len(QUANTILES)
+        for name, shape in (
+            ("archetype_counts", (n_types, N_REGIMES, n_archetypes)),
+            ("rest_mean", (n_outcomes,)),
+            ("rest_by_type", (n_types, n_outcomes)),
+            ("rest_by_type_regime", (n_types, N_REGIMES, n_outcomes)),
+            ("rest_by_archetype", (n_archetypes, n_outcomes)),
+            ("range_ratio_quantiles", (n_types + 1, n_quantiles)),
+            ("range_quantiles", (n_types + 1, n_quantiles)),
+        ):
+            _check_shape(f"{model.checkpoint_pct:g} %: baselines.{name}", getattr(model.baselines, name), shape)
+    stability = metadata.stability
+    n_refits = len(stability.centroids)
+    if n_refits:
+        shape = (n_refits, metadata.n_archetypes, len(stability.features))
+        _check_shape("stability.centroids", stability.centroids, shape)
+    if any(not 0 <= place < len(metadata.feature_names) for place in stability.features):
+        raise ModelLoadError(
+            f"metadata.json: stability.features: expected places of features, got {stability.features}"
+        )
+
+
+def _check_shape(name: str, rows: list[Any], shape: tuple[int, ...]) -> None:
+    try:
+        found = np.array(rows, dtype=np.float64).shape
+    except (TypeError, ValueError) as error:
+        raise ModelLoadError(f"metadata.json: {name}: {error}") from error
+    if found != shape:
+        raise ModelLoadError(f"metadata.json: {name}: expected shape {shape}, got {found}")
+
+
 class Baselines:
     """The tables, applied to sessions.
 
@@ -94,11 +137,13 @@ class Baselines:
 
     def archetypes_by_type(self) -> Array:
         """Return probabilities from the session type, shape (n, n_archetypes)."""
-        return self._shares(self._counts.sum(axis=1))[self._types]
+        return self._by_type()[self._types]
 
     def archetypes_by_type_regime(self) -> Array:
         """Return probabilities from session type and regime so far, shape (n, n_archetypes)."""
-        return self._shares(self._counts)[self._types, self._regimes]
+        added = self._counts + _PRIOR_SESSIONS_OF_TYPE * self._by_type()[:, None, :]
+        shares = added / added.sum(axis=-1, keepdims=True)
+        return np.asarray(shares[self._types, self._regimes])
 
     def rest_mean(self) -> Array:
         """Return the mean of each outcome, shape (10,)."""
@@ -139,9 +184,9 @@ class Baselines:
         ratios: Array = np.array(self._arrays.range_ratio_quantiles)[self._types]
         return so_far_pct[:, None] * ratios
 
-    def _shares(self, counts: Array) -> Array:
+    def _by_type(self) -> Array:
         total = self._counts.sum(axis=(0, 1))
-        added = counts + _PRIOR_SESSIONS * total / total.sum()
+        added = self._counts.sum(axis=1) + _PRIOR_SESSIONS * total / total.sum()
         return np.asarray(added / added.sum(axis=-1, keepdims=True))
 
 

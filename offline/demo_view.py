@@ -56,7 +56,9 @@ def verdict_lines(report: Report, checkpoint_pct: float) -> Iterator[str]:
     found = report.checkpoints.get(f"{checkpoint_pct:g}")
     if found is None:
         return
+    gain = found.best_guess_gain_interval
     yield (
-        f"Of {found.n} sessions, {found.accuracy:.0%} became the archetype that was named (guessing from session type "
-        f"and regime so far: {found.baseline_type_regime_accuracy:.0%}); {found.coverage_80:.0%} ended within P10-P90."
+        f"Of {found.n} sessions, {found.accuracy:.0%} became the archetype that was named (guessing from "
+        f"{found.best_guess}: {found.best_guess_accuracy:.0%}; gain {100 * gain.low:+.0f} to {100 * gain.high:+.0f} "
+        f"points, few sessions tell no more); {found.coverage_80:.0%} ended within P10-P90, where 80% is meant."
     )

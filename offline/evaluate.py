@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from offline.baselines import Baselines
+from offline.baselines import Baselines, check_tables
 from offline.dataset import Dataset
 from offline.judging import Judged, judge
 from offline.pictures import overall_phase_rates, picture
@@ -24,15 +24,17 @@ from offline.selection import stability_ari
 from offline.splits import EMBARGO_DAYS, ordinals
 from stream_fp.artifacts import Metadata, PrefixModelArrays
 from stream_fp.classifier import Classifier, nearest
+from stream_fp.forecast import final_range_pct
 from stream_fp.library import Library
-from stream_fp.prefix_model import OUTCOMES
+from stream_fp.prefix_model import OUTCOMES, QUANTILES
 
 __all__ = ["EvaluationOptions", "evaluate", "unseen_rows"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_MIN_SILHOUETTE: Final = 2
+#: A silhouette compares each session with another archetype than its own.
+_MIN_ARCHETYPES: Final = 2
 #: Fewer sessions than these make intervals so wide that the report says so.
 _FEW_SESSIONS: Final = 100
 
@@ -73,13 +75,19 @@ def evaluate(dataset: Dataset, library: Library, metadata: Metadata, options: Ev
     metadata : Metadata
         Of the same library.
     options : EvaluationOptions
+
+    Raises
+    ------
+    ModelLoadError
+        When the tables of guesses or the refits in the metadata do not fit the rest of it.
     """
     # With several threads, sums are added up in an order that changes from run to run.
     with threadpool_limits(limits=1):
         scaled = (dataset.full - library.center) / library.scale
+        check_tables(metadata)
         labels = np.array([nearest(vector, library.centroids) for vector in scaled], dtype=np.int64)
-        classifier = Classifier(library, confidence_method="calibrated")
-        baseline = Classifier(library, confidence_method="softmax", assignment="full_centroid")
+        classifier = Classifier(library)
+        baseline = Classifier(library, assignment="full_centroid")
         checkpoints: dict[str, CheckpointReport] = {}
         for arrays in sorted(metadata.prefix_models, key=lambda model: model.checkpoint_pct):
             judged = _judged(dataset, labels, arrays, library, classifier, baseline)
@@ -132,19 +140,18 @@ def _judged(  # noqa: PLR0917 - one checkpoint of the evaluation
     model = library.prefix_model(arrays.checkpoint_pct)
     probabilities, by_full = (np.zeros((len(cut.rows), n_archetypes)) for _ in range(2))
     rests = np.empty((len(cut.rows), len(OUTCOMES)))
-    ranges = np.empty((len(cut.rows), 3))
+    ranges = np.empty((len(cut.rows), len(QUANTILES)))
     for row, (vector, session_type) in enumerate(zip(cut.vectors, session_types, strict=True)):
-        for target, method in ((probabilities, classifier), (by_full, baseline)):
-            for archetype_id, share in method.classify(
-                vector, arrays.checkpoint_pct, session_type
-            ).probabilities.items():
+        named = classifier.classify(vector, arrays.checkpoint_pct, session_type)
+        guess = baseline.classify(vector, arrays.checkpoint_pct, session_type)
+        for target, found in ((probabilities, named), (by_full, guess)):
+            for archetype_id, share in found.probabilities.items():
                 target[row, archetype_id] = share
         inputs = model.inputs(vector, session_type)
         forecast = model.forecast_rest(vector, inputs, model.probabilities(inputs))
         rests[row] = forecast.outcomes
-        ranges[row] = np.nan if forecast.final_range_pct is None else forecast.final_range_pct
+        ranges[row] = final_range_pct(library.archetypes[named.archetype_id], vector, forecast)
     guesses = Baselines(arrays.baselines, session_types, cut.dominant_regimes)
-    by_type = guesses.range_by_type()
     mean = guesses.rest_mean()
     # Archetypes that no training session had at this checkpoint are not among the columns of the tables.
     places = np.array(arrays.archetype_ids)
@@ -165,9 +172,9 @@ def _judged(  # noqa: PLR0917 - one checkpoint of the evaluation
         rest_by_true_archetype=guesses.rest_by_archetype(is_label),
         rest_mean=mean,
         range_pct=dataset.range_pct[cut.rows],
-        range_forecasts=np.where(np.isnan(ranges), by_type, ranges),
+        range_forecasts=ranges,
         range_by_ratio=guesses.range_by_ratio(cut.range_so_far_pct),
-        range_by_type=by_type,
+        range_by_type=guesses.range_by_type(),
     )
 
 
@@ -178,7 +185,7 @@ def _spread(probabilities: Array, places: Ints, n_archetypes: int) -> Array:
 
 
 def _silhouette(scaled: Array, labels: Ints) -> float:
-    if not _MIN_SILHOUETTE <= len(np.unique(labels)) < len(labels):
+    if not _MIN_ARCHETYPES <= len(np.unique(labels)) < len(labels):
         return 0.0
     return float(silhouette_score(scaled, labels))
 
@@ -190,6 +197,12 @@ def _notes(dataset: Dataset, metadata: Metadata, checkpoints: dict[str, Checkpoi
     few = [f"{name} %" for name, found in checkpoints.items() if found.n < _FEW_SESSIONS]
     if few:
         notes.append(f"Few sessions reached {', '.join(few)}: look at the intervals before the figures")
+    for name, found in checkpoints.items():
+        if found.n < len(dataset):
+            notes.append(
+                f"{name} %: {len(dataset) - found.n} of {len(dataset)} sessions got no prediction (too few events by "
+                "then, or none after it); quiet ones of short types are missing most"
+            )
     if missing := [
         f"{m.checkpoint_pct:g} %" for m in metadata.prefix_models if f"{m.checkpoint_pct:g}" not in checkpoints
     ]:
@@ -208,5 +221,5 @@ def _settings(metadata: Metadata, classifier: Classifier, options: EvaluationOpt
         ),
         "profile": chosen[0] if chosen else "given",
         "embargo": f"{EMBARGO_DAYS} day",
-        "bootstrap": f"days resampled 1,000 times, seed {options.seed}",
+        "bootstrap": f"weeks resampled 1,000 times, seed {options.seed}",
     }

@@ -12,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.report import CheckpointReport, Group, Interval, Reliability, RestR2
-from offline.resampling import DayBootstrap
-from offline.scores import brier_scores, expected_calibration_error, log_losses, pinball_losses, r2_scores
+from offline.resampling import WeekBootstrap
+from offline.scores import (
+    N_BINS,
+    bins_of,
+    brier_scores,
+    expected_calibration_error,
+    log_losses,
+    pinball_losses,
+    r2_scores,
+)
 from stream_fp.prefix_model import OUTCOMES, QUANTILES
 
 __all__ = ["Judged", "judge"]
@@ -21,8 +29,9 @@ __all__ = ["Judged", "judge"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_N_BINS: Final = 10
+#: Their mean is good to a thousandth.
 _N_DRAWS: Final = 200
+_ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,10 +79,13 @@ class Judged:
 def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
     """Judge at least one session; `seed` is that of the bootstrap."""
     labels, n_archetypes = judged.labels, judged.probabilities.shape[1]
-    samples = DayBootstrap(judged.days, seed)
+    samples = WeekBootstrap(judged.days, seed)
     uniform = np.full((len(labels), n_archetypes), 1.0 / n_archetypes)
     model, guess = _Scores(judged.probabilities, labels), _Scores(judged.by_type_regime, labels)
     by_type, full, even = (_Scores(p, labels) for p in (judged.by_type, judged.by_full_centroid, uniform))
+    best_name, best = max(
+        (("session type and regime", guess), ("session type", by_type)), key=lambda named: named[1].is_right.sum()
+    )
     confidences = judged.probabilities.max(axis=1)
     pinball = _pinball(judged, judged.range_forecasts)
     ratio_pinball, type_pinball = _pinball(judged, judged.range_by_ratio), _pinball(judged, judged.range_by_type)
@@ -103,7 +115,10 @@ def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
         uniform_log_loss=float(even.log_loss.mean()),
         uniform_brier=float(even.brier.mean()),
         accuracy_gain_interval=_interval(samples.mean(model.is_right - guess.is_right)),
-        log_loss_ratio=float(model.log_loss.sum() / guess.log_loss.sum()),
+        best_guess=best_name,
+        best_guess_accuracy=float(best.is_right.mean()),
+        best_guess_gain_interval=_interval(samples.mean(model.is_right - best.is_right)),
+        log_loss_ratio=_over(float(model.log_loss.sum()), float(guess.log_loss.sum())),
         log_loss_ratio_interval=_interval(samples.ratio(model.log_loss, guess.log_loss)),
         reliability=_reliability(confidences, model.is_right),
         confusion=_confusion(labels, judged.probabilities.argmax(axis=1), n_archetypes),
@@ -129,9 +144,9 @@ def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
         coverage_80_interval=_interval(samples.mean(is_covered)),
         mean_width_pct=float((judged.range_forecasts[:, 2] - judged.range_forecasts[:, 0]).mean()),
         baseline_ratio_coverage_80=float(_is_covered(judged, judged.range_by_ratio).mean()),
-        by_month=_groups(judged.months, model, guess, is_covered),
-        by_session_type=_groups(judged.session_types, model, guess, is_covered),
-        ceiling=None,
+        baseline_type_coverage_80=float(_is_covered(judged, judged.range_by_type).mean()),
+        by_month=_groups(judged, judged.months, model, guess, is_covered),
+        by_session_type=_groups(judged, judged.session_types, model, guess, is_covered),
     )
 
 
@@ -160,12 +175,12 @@ def _over(numerator: float, denominator: float) -> float:
 
 
 def _reliability(confidences: Array, is_right: Array) -> Reliability:
-    bins = np.minimum((confidences * _N_BINS).astype(np.int64), _N_BINS - 1)
-    n = np.bincount(bins, minlength=_N_BINS)
-    sums = np.bincount(bins, confidences, _N_BINS), np.bincount(bins, is_right, _N_BINS)
+    bins = bins_of(confidences)
+    n = np.bincount(bins, minlength=N_BINS)
+    sums = np.bincount(bins, confidences, N_BINS), np.bincount(bins, is_right, N_BINS)
     means = [[float(total / count) if count else None for total, count in zip(s, n, strict=True)] for s in sums]
     return Reliability(
-        mean_confidence=means[0], accuracy=means[1], n=n.tolist(), edges=np.linspace(0.0, 1.0, _N_BINS + 1).tolist()
+        mean_confidence=means[0], accuracy=means[1], n=n.tolist(), edges=np.linspace(0.0, 1.0, N_BINS + 1).tolist()
     )
 
 
@@ -182,7 +197,7 @@ def _rest_r2(judged: Judged, found: Array) -> RestR2:
     return RestR2(**named, mean=float(known.mean()) if len(known) else None)
 
 
-def _rest_r2_interval(judged: Judged, samples: DayBootstrap) -> tuple[float, float]:
+def _rest_r2_interval(judged: Judged, samples: WeekBootstrap) -> tuple[float, float]:
     errors = samples.sums(np.square(judged.rests - judged.rest_forecasts))
     spread = samples.sums(np.square(judged.rests - judged.rest_mean))
     known = (spread > 0).all(axis=0)
@@ -198,11 +213,23 @@ def _pinball(judged: Judged, forecasts: Array) -> Array:
 
 
 def _is_covered(judged: Judged, forecasts: Array) -> Array:
-    return ((judged.range_pct >= forecasts[:, 0]) & (judged.range_pct <= forecasts[:, 2])).astype(np.float64)
+    # Where the range has stopped growing, P10 is the range itself but for the last bit of a logarithm.
+    slack = _ROUNDING * judged.range_pct
+    return ((judged.range_pct + slack >= forecasts[:, 0]) & (judged.range_pct - slack <= forecasts[:, 2])).astype(
+        np.float64
+    )
 
 
-def _groups(names: list[str], model: _Scores, guess: _Scores, is_covered: Array) -> dict[str, Group]:
+def _group_r2(judged: Judged, members: npt.NDArray[np.bool_], found: Array) -> float | None:
+    scores = r2_scores(judged.rests[members], found[members], judged.rest_mean)
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else None
+
+
+def _groups(judged: Judged, names: list[str], model: _Scores, guess: _Scores, is_covered: Array) -> dict[str, Group]:
     keys = np.array(names)
+    pinball = _pinball(judged, judged.range_forecasts).sum(axis=1)
+    ratio_pinball = _pinball(judged, judged.range_by_ratio).sum(axis=1)
     return {
         str(name): Group(
             n=int(members.sum()),
@@ -211,6 +238,9 @@ def _groups(names: list[str], model: _Scores, guess: _Scores, is_covered: Array)
             baseline_type_regime_accuracy=float(guess.is_right[members].mean()),
             baseline_type_regime_log_loss=float(guess.log_loss[members].mean()),
             coverage_80=float(is_covered[members].mean()),
+            pinball_ratio=_over(float(pinball[members].sum()), float(ratio_pinball[members].sum())),
+            rest_r2_mean=_group_r2(judged, members, judged.rest_forecasts),
+            baseline_type_regime_rest_r2_mean=_group_r2(judged, members, judged.rest_by_type_regime),
         )
         for name in np.unique(keys)
         for members in (keys == name,)

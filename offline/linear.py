@@ -20,14 +20,14 @@ Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 #: Tried for each outcome, in sessions: a penalty of n outweighs the evidence of about n sessions.
-PENALTIES: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+PENALTIES: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
 #: Width, in standard deviations of the target, within which the corner of the pinball loss is rounded off, so that it
 #: has a gradient: narrow beside the spread of forecasts, wide beside the steps of the optimiser.
 _SMOOTHING: Final = 0.05
 _MAX_ITERATIONS: Final = 500
 
 
-def fit_ridge(inputs: Array, targets: Array, penalties: Array | float) -> Array:
+def fit_ridge(inputs: Array, targets: Array, penalties: Array | float, relative: Array | None = None) -> Array:
     """Fit a ridge regression of each target.
 
     Parameters
@@ -37,6 +37,8 @@ def fit_ridge(inputs: Array, targets: Array, penalties: Array | float) -> Array:
     targets : ndarray of shape (n, n_targets)
         NaN where unknown: such a row says nothing of that target.
     penalties : float or ndarray of shape (n_targets,)
+    relative : ndarray of shape (n_inputs,), optional
+        Factor of the penalty for each input; 1 by default. The first counts as 0.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def fit_ridge(inputs: Array, targets: Array, penalties: Array | float) -> Array:
     strengths = np.broadcast_to(np.asarray(penalties, dtype=np.float64), (n_targets,))
     coefficients = np.zeros((n_inputs, n_targets))
     is_known = ~np.isnan(targets)
-    penalised = np.eye(n_inputs)
+    penalised = np.eye(n_inputs) if relative is None else np.diag(relative)
     penalised[0, 0] = 0.0
     complete = is_known.all(axis=1)
     gram = inputs[complete].T @ inputs[complete]
@@ -64,7 +66,9 @@ def fit_ridge(inputs: Array, targets: Array, penalties: Array | float) -> Array:
     return coefficients
 
 
-def ridge_penalty(inputs: Array, targets: Array, splits: Iterable[tuple[Ints, Ints]]) -> Array:
+def ridge_penalty(
+    inputs: Array, targets: Array, splits: Iterable[tuple[Ints, Ints]], relative: Array | None = None
+) -> Array:
     """Return the penalty of each target that does best out of sample, shape (n_targets,).
 
     Parameters
@@ -74,11 +78,13 @@ def ridge_penalty(inputs: Array, targets: Array, splits: Iterable[tuple[Ints, In
         NaN where unknown.
     splits : iterable of (judged, learned)
         Rows, as `offline.splits.blocks` yields them.
+    relative : ndarray of shape (n_inputs,), optional
+        As of `fit_ridge`.
     """
     errors = np.zeros((len(PENALTIES), targets.shape[1]))
     for judged, learned in splits:
         for place, penalty in enumerate(PENALTIES):
-            found = inputs[judged] @ fit_ridge(inputs[learned], targets[learned], penalty)
+            found = inputs[judged] @ fit_ridge(inputs[learned], targets[learned], penalty, relative)
             errors[place] += np.nansum(np.square(targets[judged] - found), axis=0)
     return np.asarray(np.array(PENALTIES)[errors.argmin(axis=0)], dtype=np.float64)
 

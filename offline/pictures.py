@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.dataset import Dataset
-from offline.report import MAX_EXAMPLES, N_BAND_STEPS, ArchetypePicture, Band, Path_
+from offline.report import MAX_EXAMPLES, N_BAND_STEPS, ArchetypePicture, Band, PricePath
 from stream_fp.artifacts import ArchetypeStats
 from stream_fp.features import FEATURE_NAMES
 from stream_fp.messages import Quantiles
@@ -71,11 +71,11 @@ def picture(stats: ArchetypeStats, dataset: Dataset, labels: Ints, scaled: Array
     )
 
 
-def _path(dataset: Dataset, row: int) -> Path_:
+def _path(dataset: Dataset, row: int) -> PricePath:
     moves = dataset.paths[row]
     known = ~np.isnan(moves)
     times = np.linspace(0.0, 1.0, len(moves))
-    return Path_(
+    return PricePath(
         session_id=dataset.session_ids[row],
         time=[_rounded(time) for time in times[known]],
         move_pct=[_rounded(move) for move in moves[known]],

@@ -48,12 +48,15 @@ class Calibration:
         Mean negative log likelihood of those `n_sessions`; NaN without any.
     temperature : float
         Of distances; 1 for probabilities that need none.
+    log_loss_untempered : float
+        The same loss at a temperature of 1, which is what the default settings serve.
     """
 
     n_sessions: int
     agreement: float
     log_loss: float
     temperature: float
+    log_loss_untempered: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,12 +137,12 @@ class _Model:
         if len(residuals) < len(self.ids) + 2:
             self.why_no_precision = f"{len(residuals)} sessions of {len(self.ids)} archetypes are too few"
             return
-        if float(np.square(residuals).mean()) < _NO_SPREAD:
+        if float(np.square(residuals / weights).mean()) < _NO_SPREAD:
             self.why_no_precision = "sessions of one archetype do not differ"
             return
         # Shrunk, because 30 variances and 435 covariances out of a few hundred sessions cannot be inverted as they are
         # (Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices").
-        estimate = LedoitWolf(assume_centered=True).fit(residuals)
+        estimate = LedoitWolf(assume_centered=True).fit(residuals / weights)
         try:
             inverse = cho_solve(cho_factor(estimate.covariance_), np.eye(residuals.shape[1]))
         except (np.linalg.LinAlgError, ValueError) as error:
@@ -148,7 +151,9 @@ class _Model:
         if not np.isfinite(inverse).all():
             self.why_no_precision = "its inverse is not finite"
             return
-        self.precision = (inverse + inverse.T) / 2  # rounding leaves it not quite symmetric
+        # Over the weights once more: correlated features are weighed by their covariance, not by what tells archetypes
+        # of full sessions apart. Rounding leaves the inverse not quite symmetric.
+        self.precision = (inverse + inverse.T) / 2 / np.outer(weights, weights)
         self.shrinkage = float(estimate.shrinkage_)
 
 
@@ -185,7 +190,9 @@ def _calibrate(away: Array, labels: Ints) -> Calibration:
     away, truth = away[judged], labels[judged]
     n = len(away)
     if n == 0:
-        return Calibration(n_sessions=0, agreement=0.0, log_loss=math.nan, temperature=1.0)
+        return Calibration(
+            n_sessions=0, agreement=0.0, log_loss=math.nan, temperature=1.0, log_loss_untempered=math.nan
+        )
     temperature = 1.0
     if n >= MIN_CALIBRATION_SESSIONS:
         low, high = _TEMPERATURE_BOUNDS
@@ -201,6 +208,7 @@ def _calibrate(away: Array, labels: Ints) -> Calibration:
         agreement=int((away.argmin(axis=1) == truth).sum()) / len(labels),
         log_loss=_log_loss(away, truth, temperature),
         temperature=temperature,
+        log_loss_untempered=_log_loss(away, truth, 1.0),
     )
 
 

@@ -81,12 +81,14 @@ def fit_prefix_model(
     full = clusters.scaled(dataset.full[rows])
     membership = fit_membership(rows_of_inputs, full, places, days, weighted_features(clusters.weights))
     ranges_pct = np.column_stack((cut.range_so_far_pct, dataset.range_pct[rows]))
+    log_loss = float(log_losses(membership.held_out, places).mean())
     calibration: dict[Way, Calibration] = {
         PREFIX_MODEL: Calibration(
             n_sessions=len(rows),
             agreement=float((membership.held_out.argmax(axis=1) == places).mean()),
-            log_loss=float(log_losses(membership.held_out, places).mean()),
+            log_loss=log_loss,
             temperature=1.0,
+            log_loss_untempered=log_loss,
         )
     }
     calibration.update(centroids.calibration.items())

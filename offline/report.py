@@ -29,7 +29,7 @@ __all__ = [
     "CheckpointReport",
     "Group",
     "Interval",
-    "Path_",
+    "PricePath",
     "Reliability",
     "Report",
     "RestR2",
@@ -84,6 +84,12 @@ class Group(Struct, frozen=True, kw_only=True):
     """Log loss of guessing from session type and regime, nats."""
     coverage_80: float | None
     """Share of ranges between the forecast's P10 and P90, 0 to 1; null without a forecast."""
+    pinball_ratio: float | None
+    """Pinball loss of the range over that of the range so far times what is usual; null without a forecast."""
+    rest_r2_mean: float | None
+    """Mean R2 of the rest against the mean of all training sessions; null where the group does not tell."""
+    baseline_type_regime_rest_r2_mean: float | None
+    """The same of session type and regime."""
 
 
 class RestR2(Struct, frozen=True, kw_only=True):
@@ -169,6 +175,12 @@ class CheckpointReport(Struct, frozen=True, kw_only=True):
     """`brier` of `uniform`."""
     accuracy_gain_interval: Interval
     """Interval of `accuracy` minus `baseline_type_regime_accuracy`, from pairs."""
+    best_guess: str
+    """The baseline of highest accuracy that needs no model, in words: the one to beat."""
+    best_guess_accuracy: float
+    """Its accuracy."""
+    best_guess_gain_interval: Interval
+    """Interval of `accuracy` minus that, from pairs."""
     log_loss_ratio: float
     """`log_loss` over `baseline_type_regime_log_loss`; below 1 the model is better."""
     log_loss_ratio_interval: Interval
@@ -221,15 +233,15 @@ class CheckpointReport(Struct, frozen=True, kw_only=True):
     """Mean of P90 minus P10 of the forecast range, per cent of price."""
     baseline_ratio_coverage_80: float
     """Share of ranges between P10 and P90 of `baseline_ratio`, 0 to 1."""
+    baseline_type_coverage_80: float
+    """Share of ranges between P10 and P90 of `baseline_type`, 0 to 1."""
     by_month: dict[str, Group]
     """By month of the session, as 2025-01."""
     by_session_type: dict[str, Group]
     """By session type."""
-    ceiling: dict[str, float] | None
-    """What gradient boosting got from the same inputs: measure by name; null if not tried."""
 
 
-class Path_(Struct, frozen=True, kw_only=True):  # noqa: N801 - beside `pathlib.Path` in the modules that fill it
+class PricePath(Struct, frozen=True, kw_only=True):
     """The price path of one example session, thinned to at most `MAX_POINTS` points."""
 
     session_id: str
@@ -262,7 +274,7 @@ class ArchetypePicture(Struct, frozen=True, kw_only=True):
     """Sessions that it is drawn from."""
     share: float
     """Share of all sessions, 0 to 1."""
-    examples: list[Path_]
+    examples: list[PricePath]
     """At most `MAX_EXAMPLES` sessions of it."""
     mean_band: Band
     """How the price of all its sessions moves."""

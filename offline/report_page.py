@@ -47,12 +47,6 @@ __all__ = ["render_page"]
 _TEMPLATE: Final = "report.html.j2"
 _N_TYPES: Final = 3
 _MAX_TEXT: Final = 4000
-_CEILINGS: Final = {
-    "accuracy": "Accuracy",
-    "log_loss": "Log loss",
-    "rest_r2_mean": "Mean R² of the rest",
-    "pinball_ratio": "Pinball ratio",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +110,6 @@ def render_page(report: Report) -> str:
         verdict=verdict(report),
         labels=[checkpoint_label(key) for key, _ in checkpoints],
         sections=_headlines(checkpoints),
-        ceilings=_ceilings(checkpoints),
         scores=[
             score_chart(report, "accuracy", "accuracy", "accuracy", as_percent=True),
             score_chart(report, "log_loss", "log loss, nats", "log-loss"),
@@ -205,7 +198,7 @@ def _headlines(checkpoints: list[tuple[str, CheckpointReport]]) -> list[_Section
             hint="less is better",
             rows=[
                 row("Expected calibration error", lambda c: _Cell(text=percent(c.ece, 1)), is_model=True),
-                row("The same, were it calibrated", lambda c: _Cell(text=percent(c.ece_by_chance, 1))),
+                row("By chance alone, were it calibrated", lambda c: _Cell(text=percent(c.ece_by_chance, 1))),
             ],
         ),
         _Section(
@@ -251,32 +244,6 @@ def _baseline_row(
     spell: Callable[[float], str],
 ) -> _Row:
     return row(title, lambda c: _Cell(text=spell(getattr(c, field))))
-
-
-def _ceilings(checkpoints: list[tuple[str, CheckpointReport]]) -> list[_Section]:
-    """Return what gradient boosting reached beside the model, or nothing where it was not tried."""
-    judged = [(checkpoint, checkpoint.ceiling if checkpoint.n else None) for _, checkpoint in checkpoints]
-    measures = list(dict.fromkeys([*_CEILINGS, *(name for _, ceiling in judged for name in ceiling or ())]))
-    sections = []
-    for measure in measures:
-        reached = [None if ceiling is None else ceiling.get(measure) for _, ceiling in judged]
-        if all(value is None for value in reached):
-            continue
-        spell = _percent_1 if measure == "accuracy" else number
-        ours = [_of_model(checkpoint, measure) if checkpoint.n else None for checkpoint, _ in judged]
-        rows = [
-            _Row(label="Model", cells=_spelled(ours, spell), is_model=True),
-            _Row(label="Gradient boosting", cells=_spelled(reached, spell)),
-        ]
-        sections.append(_Section(title=_CEILINGS.get(measure, measure), hint="", rows=rows))
-    return sections
-
-
-def _of_model(checkpoint: CheckpointReport, measure: str) -> float | None:
-    if measure == "rest_r2_mean":
-        return checkpoint.rest_r2.mean
-    value = getattr(checkpoint, measure, None)
-    return value if isinstance(value, float) else None
 
 
 def _spelled(values: Iterable[float | None], spell: Callable[[float], str]) -> list[_Cell]:

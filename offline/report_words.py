@@ -37,6 +37,11 @@ _USUAL_CHECKPOINT: Final = 30.0
 #: The confidence that the verdict takes as its example, and how many sessions a bin needs to stand for it.
 _EXAMPLE_CONFIDENCE: Final = 0.8
 _MIN_BIN: Final = 20
+#: With fewer sessions an accuracy is good to no better than 14 points.
+_FEW_SESSIONS: Final = 50
+#: Beyond these a band that should hold 80 % misleads whoever acts on it.
+_LEAST_COVERAGE: Final = 0.7
+_MOST_COVERAGE: Final = 0.9
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
@@ -120,6 +125,7 @@ def verdict(report: Report) -> list[str]:
         return ["No session was judged, so nothing can be said."]
     checkpoint = report.checkpoints[key]
     return [
+        *_warnings(report, checkpoint),
         _archetype_sentence(key, checkpoint),
         *_confidence_sentence(checkpoint),
         _range_sentence(checkpoint),
@@ -129,11 +135,11 @@ def verdict(report: Report) -> list[str]:
 
 
 def _archetype_sentence(key: str, checkpoint: CheckpointReport) -> str:
-    gain = checkpoint.accuracy_gain_interval
+    gain = checkpoint.best_guess_gain_interval
     sentence = (
         f"At {checkpoint_label(key)} the model names the right archetype in {percent(checkpoint.accuracy)} of the "
-        f"sessions ({interval_text(checkpoint.accuracy_interval, as_percent=True, decimals=0)}); guessing from session "
-        f"type and regime: {percent(checkpoint.baseline_type_regime_accuracy)}."
+        f"sessions ({interval_text(checkpoint.accuracy_interval, as_percent=True, decimals=0)}); the best guess "
+        f"without it, from {checkpoint.best_guess}: {percent(checkpoint.best_guess_accuracy)}."
     )
     points = interval_text(gain, as_percent=True, decimals=0)
     if gain.low > 0:
@@ -141,6 +147,20 @@ def _archetype_sentence(key: str, checkpoint: CheckpointReport) -> str:
     if gain.high < 0:
         return f"{sentence} The model is worse than that guess ({points} points)."
     return f"{sentence} The difference may be chance ({points} points)."
+
+
+def _warnings(report: Report, checkpoint: CheckpointReport) -> list[str]:
+    """Say first what keeps the figures from being believed."""
+    found = []
+    if report.first_date <= report.training.last_date:
+        found.append("IN SAMPLE: the library was learned from some of these sessions, so all figures flatter it.")
+    if checkpoint.n < _FEW_SESSIONS:
+        found.append(f"Only {checkpoint.n} sessions were judged: too few to tell skill from chance.")
+    if checkpoint.n >= _FEW_SESSIONS and not _LEAST_COVERAGE <= checkpoint.coverage_80 <= _MOST_COVERAGE:
+        found.append(f"The range forecast does not hold: 80\u00a0% is meant, {percent(checkpoint.coverage_80)} came.")
+    if (checkpoint.rest_r2.mean or 0.0) < checkpoint.baseline_type_regime_rest_r2_mean:
+        found.append("The forecast of the rest is no better than what is usual for session type and regime.")
+    return found
 
 
 def _confidence_sentence(checkpoint: CheckpointReport) -> list[str]:

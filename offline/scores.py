@@ -24,7 +24,13 @@ Ints = npt.NDArray[np.int64]
 
 #: A probability counts as no less than this: one session in ten thousand surprises everybody.
 LEAST_PROBABILITY: Final = 1e-4
-_N_BINS: Final = 10
+#: Of equal width, for calibration.
+N_BINS: Final = 10
+
+
+def bins_of(confidences: Array) -> Ints:
+    """Return the bin of each confidence, 0 to 9."""
+    return np.minimum((confidences * N_BINS).astype(np.int64), N_BINS - 1)
 
 
 def log_losses(probabilities: Array, labels: Ints) -> Array:
@@ -55,9 +61,9 @@ def expected_calibration_error(confidences: Array, is_right: npt.NDArray[np.bool
     """
     if not len(confidences):
         return 0.0
-    bins = np.minimum((confidences * _N_BINS).astype(np.int64), _N_BINS - 1)
-    n = np.bincount(bins, minlength=_N_BINS)
-    gaps = np.bincount(bins, confidences, _N_BINS) - np.bincount(bins, is_right, _N_BINS)
+    bins = bins_of(confidences)
+    n = np.bincount(bins, minlength=N_BINS)
+    gaps = np.bincount(bins, confidences, N_BINS) - np.bincount(bins, is_right, N_BINS)
     return float(np.abs(gaps)[n > 0].sum() / len(confidences))
 
 

@@ -11,7 +11,9 @@ __all__ = ["scores_table"]
 
 def scores_table(report: Report) -> Table:
     """Return one column a checkpoint, each figure beside what is known without the model."""
-    table = Table(title="\nOut of sample", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    is_unseen = report.first_date > report.training.last_date
+    title = "Out of sample" if is_unseen else "IN SAMPLE: some of these sessions were trained on"
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", overflow="fold")
     for name in report.checkpoints:
         table.add_column(f"{name} %", justify="right")
@@ -20,6 +22,7 @@ def scores_table(report: Report) -> Table:
         ("sessions judged", [str(one.n) for one in found]),
         ("right archetype", [f"{one.accuracy:.1%}" for one in found]),
         ("  type x regime so far", [f"{one.baseline_type_regime_accuracy:.1%}" for one in found]),
+        ("  session type alone", [f"{one.baseline_type_accuracy:.1%}" for one in found]),
         ("  nearest full-session centroid", [f"{one.full_centroid_accuracy:.1%}" for one in found]),
         ("log loss", [f"{one.log_loss:.3f}" for one in found]),
         ("  over that of type x regime so far", [f"{one.log_loss_ratio:.2f}" for one in found]),
@@ -27,6 +30,7 @@ def scores_table(report: Report) -> Table:
         ("  by chance alone, were it calibrated", [f"{one.ece_by_chance:.3f}" for one in found]),
         ("R2 of the part not seen, mean of ten", [_number(one.rest_r2.mean) for one in found]),
         ("  type x regime so far", [f"{one.baseline_type_regime_rest_r2_mean:.3f}" for one in found]),
+        ("  session type alone", [_number(one.baseline_type_rest_r2.mean) for one in found]),
         ("  knowing the true archetype", [f"{one.true_archetype_rest_r2_mean:.3f}" for one in found]),
         ("range: pinball loss over range so far x usual", [f"{one.pinball_ratio:.2f}" for one in found]),
         ("range: within P10-P90", [f"{one.coverage_80:.1%}" for one in found]),

@@ -41,6 +41,7 @@ Ints = npt.NDArray[np.int64]
 MIN_SESSIONS: Final = 300
 DEFAULT_N_ARCHETYPES: Final = 4
 _CANDIDATES: Final = (4, 5, 6, 7, 8)
+#: Enough to learn from, and some hundred sessions left to judge.
 _LEARNED_SHARE: Final = 0.7
 _CHECKPOINT_PCT: Final = 30.0
 #: Refits on bootstrap samples; the mean index of ten of them is good to about 0.03.
@@ -52,11 +53,13 @@ _MAX_SHARE: Final = 0.42
 _MAX_LOG_LOSS_RATIO: Final = 0.75
 #: A log loss lower by a tenth of the guess's is worth as much as one point of R2.
 _RATIO_WEIGHT: Final = 0.1
+#: Of what the archetype explains of the whole session, and of how far archetypes lie apart: they break ties.
+_SHAPE_WEIGHT: Final = 0.05
 #: Unstable or lopsided archetypes, where there are no others, lose half a point of R2 for every point they lack.
 _FAULT_WEIGHT: Final = 0.5
-#: Differences in merit of up to this are chance (about two standard errors on 800 judged sessions): then fewer
+#: Differences in merit of up to this are chance (about two standard errors on 500 judged sessions): then fewer
 #: archetypes are better, for they are easier to remember, more stable, and their probabilities easier to learn.
-_AS_GOOD: Final = 0.04
+_AS_GOOD: Final = 0.05
 _NET_MOVE: Final = FEATURE_NAMES.index("net_move_pct")
 
 
@@ -94,6 +97,8 @@ def choose(
     first_judged = days[int(_LEARNED_SHARE * len(days))]
     learned = np.flatnonzero(days < first_judged - EMBARGO_DAYS)
     judged = np.flatnonzero(days >= first_judged)
+    if len(learned) < MIN_SESSIONS // 2 or not len(judged):  # nearly all sessions are of a few days
+        return profile or DEFAULT_PROFILE, n_archetypes or DEFAULT_N_ARCHETYPES, []
     grid = [(name, n) for name in (PROFILES if profile is None else (profile,)) for n in candidates]
     trials: list[SelectionTrial | None] = []
     jobs = Parallel(n_jobs=n_jobs, return_as="generator")
@@ -122,9 +127,11 @@ def _best(trials: list[SelectionTrial]) -> SelectionTrial:
 
 
 def _merit(trial: SelectionTrial) -> float:
-    """Return what archetype and prediction tell of the rest, less what is wrong with the archetypes."""
+    """Return what archetype and prediction tell of rest and whole, less what is wrong with the archetypes."""
+    explained = [trial.range_r2 or 0.0, trial.net_move_r2 or 0.0, trial.phases_r2 or 0.0]
     return (
         (trial.rest_r2_true + trial.rest_r2_predicted) / 2
+        + _SHAPE_WEIGHT * (trial.silhouette + sum(explained) / len(explained))
         - _RATIO_WEIGHT * trial.log_loss_ratio
         - _FAULT_WEIGHT * max(0.0, _MIN_ARI - trial.stability_ari)
         - _FAULT_WEIGHT * (max(0.0, _MIN_SHARE - trial.smallest) + max(0.0, trial.largest - _MAX_SHARE))
@@ -161,7 +168,7 @@ def _trial(  # noqa: PLR0917 - one cell of the grid, for any process
             rest_r2_true=rest_true,
             rest_r2_predicted=rest_predicted,
             range_r2=_explained(dataset.full[:, [RANGE]], dataset, labels, learned, judged),
-            direction_r2=_explained(np.abs(dataset.full[:, [_NET_MOVE]]), dataset, labels, learned, judged),
+            net_move_r2=_explained(np.abs(dataset.full[:, [_NET_MOVE]]), dataset, labels, learned, judged),
             phases_r2=_explained(dataset.full[:, :N_PHASES], dataset, labels, learned, judged),
             log_loss_ratio=ratio,
             is_eligible=bool(stability >= _MIN_ARI and is_balanced and ratio <= _MAX_LOG_LOSS_RATIO),
@@ -183,10 +190,10 @@ def refit_centroids(clusters: Clusters, vectors: Array, seed: int) -> Array:
     scaled = clusters.scaled(vectors)[:, weighted_features(clusters.weights)]
     n_archetypes = len(clusters.kmeans.cluster_centers_)
     found = []
-    for number in range(N_REFITS):
+    for _ in range(N_REFITS):
         sample = scaled[rng.integers(0, len(scaled), len(scaled))]
         if len(np.unique(sample, axis=0)) >= n_archetypes:  # of few sessions, chance may draw too few different ones
-            kmeans = KMeans(n_clusters=n_archetypes, n_init=N_STARTS, random_state=seed + number).fit(sample)
+            kmeans = KMeans(n_clusters=n_archetypes, n_init=N_STARTS, random_state=int(rng.integers(2**31))).fit(sample)
             found.append(kmeans.cluster_centers_)
     return np.array(found)
 
@@ -212,7 +219,10 @@ def _insight(  # noqa: PLR0917 - what a trial has at hand
     dataset: Dataset, learned: Ints, judged: Ints, labels: Ints, clusters: Clusters, features: list[int]
 ) -> tuple[float, float, float]:
     """Return the mean R2 of the rest knowing the archetype and predicting it, and the ratio of log losses."""
-    checkpoint_pct = min(dataset.prefixes, key=lambda pct: abs(pct - _CHECKPOINT_PCT))
+    reached = [pct for pct, prefixes in dataset.prefixes.items() if len(prefixes.rows)]
+    if not reached:
+        return 0.0, 0.0, 1.0
+    checkpoint_pct = min(reached, key=lambda pct: abs(pct - _CHECKPOINT_PCT))
     cut = dataset.prefixes[checkpoint_pct]
     past, future = np.isin(cut.rows, learned), np.isin(cut.rows, judged)
     ids, places = np.unique(labels[cut.rows[past]], return_inverse=True)
@@ -240,13 +250,13 @@ def _insight(  # noqa: PLR0917 - what a trial has at hand
     rests, mean = cut.rests[future], guesses.rest_mean()
     guessed = log_losses(guesses.archetypes_by_type_regime(), truth).mean()
     return (
-        float(np.nanmean(r2_scores(rests, guesses.rest_by_archetype(np.eye(len(ids))[truth]), mean))),
-        float(np.nanmean(r2_scores(rests, guesses.rest_by_archetype(found), mean))),
+        _mean_known(r2_scores(rests, guesses.rest_by_archetype(np.eye(len(ids))[truth]), mean)) or 0.0,
+        _mean_known(r2_scores(rests, guesses.rest_by_archetype(found), mean)) or 0.0,
         float(log_losses(found, truth).mean() / guessed),
     )
 
 
-def _explained(values: Array, dataset: Dataset, labels: Ints, learned: Ints, judged: Ints) -> float:
+def _explained(values: Array, dataset: Dataset, labels: Ints, learned: Ints, judged: Ints) -> float | None:
     """Return the mean R2 of columns of `values` that the archetype explains beyond the session type, out of sample."""
     types = np.array(dataset.session_types)
     usual = np.tile(values[learned].mean(axis=0), (len(values), 1))
@@ -259,4 +269,9 @@ def _explained(values: Array, dataset: Dataset, labels: Ints, learned: Ints, jud
         members = learned[labels[learned] == label]
         found[labels == label] = (values[members] - usual[members]).mean(axis=0)
     left = values - usual
-    return float(np.nanmean(r2_scores(left[judged], found[judged], np.zeros(values.shape[1]))))
+    return _mean_known(r2_scores(left[judged], found[judged], np.zeros(values.shape[1])))
+
+
+def _mean_known(scores: Array) -> float | None:
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else None

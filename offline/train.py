@@ -8,10 +8,11 @@ Invariant: the same dataset, options and library versions give the same library 
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import joblib
 import numpy as np
@@ -28,12 +29,16 @@ from offline.prefix_centroids import Calibration
 from offline.prefix_models import PREFIX_MODEL, PrefixFit, Way, fit_prefix_model
 from offline.profiles import profile_weights
 from offline.scalers import ScalerKind, scaler_arrays
-from offline.selection import choose, refit_centroids
+from offline.selection import MIN_SESSIONS, choose, refit_centroids
 from stream_fp.artifacts import ClusterStats, Metadata, SelectionTrial, StabilityArrays, TrainingSummary
 from stream_fp.errors import ConfigError, DocumentError
 from stream_fp.features import FEATURE_NAMES, SCHEMA_VERSION
 
 __all__ = ["TrainedLibrary", "TrainingOptions", "train"]
+
+_DEFAULT_METRIC: Final = "euclidean"
+#: A split of fewer sessions leaves nothing on one side.
+_MIN_PREFIXES: Final = 2
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -84,7 +89,7 @@ class TrainingOptions:
         None has it chosen by evidence (`offline.selection`). Never lowered in silence: fewer different sessions are an
         error.
     profile : str or None
-        One of `offline.clusters.PROFILES`: the features that tell archetypes apart. None has it chosen.
+        One of `offline.profiles.PROFILES`: the features that tell archetypes apart. None has it chosen.
     scaler : {"standard", "robust"}
         By mean and standard deviation, or by median and interquartile range.
     seed : int
@@ -140,11 +145,18 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
         seed=options.seed,
     )
     notes = [f"{FEATURE_NAMES[i]}: interquartile range is 0, scaled by standard deviation" for i in clusters.replaced]
+    if not trials and (options.profile is None or options.n_archetypes is None):
+        notes.append(
+            f"{len(dataset)} sessions are too few to choose archetypes by evidence (it takes {MIN_SESSIONS}, over some "
+            f"weeks): {n_archetypes} archetypes by the profile {profile!r}"
+        )
     labels = clusters.kmeans.labels_.astype(np.int64)
     fits = []
     for n_done, checkpoint_pct in enumerate(checkpoints, 1):
-        if len(dataset.prefixes[checkpoint_pct].rows) == 0:
-            notes.append(f"{checkpoint_pct:g}% checkpoint: left out, no session reached it with enough events")
+        n_reached = len(dataset.prefixes[checkpoint_pct].rows)
+        if n_reached < _MIN_PREFIXES:
+            few = "no session" if n_reached == 0 else "only one session"
+            notes.append(f"{checkpoint_pct:g}% checkpoint: left out, {few} reached it with enough events")
             continue
         fit = fit_prefix_model(checkpoint_pct, dataset, labels, clusters, scaler=options.scaler)
         fits.append(fit)
@@ -157,7 +169,9 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
         reached = "; ".join(
             f"{reason}: {n}" for reason, n in dataset.skipped.items() if reason.startswith("checkpoint")
         )
-        raise DocumentError("training", f"expected sessions that reach a checkpoint, found none ({reached})")
+        raise DocumentError(
+            "training", f"expected at least two sessions that reach a checkpoint, found fewer ({reached})"
+        )
     low, high = np.quantile(dataset.range_pct, (1 / 3, 2 / 3)).tolist()
     z_scores = clusters.scaled(dataset.full) / clusters.weights
     features = weighted_features(clusters.weights)
@@ -226,15 +240,13 @@ def _choice(dataset: Dataset, options: TrainingOptions) -> tuple[str, int, list[
 
 
 def _best_assignment(fits: list[PrefixFit]) -> Literal["prefix_model", "prefix_centroid"]:
-    """Return the way with the lowest log loss on held-out sessions, over all checkpoints that tried every way."""
-    ways = set(fits[0].calibration)
-    totals = {
-        way: sum(fit.calibration[way].log_loss for fit in fits)
-        for way in ways
-        if all(way in fit.calibration and fit.calibration[way].n_sessions for fit in fits)
-    }
-    best = min(sorted(totals), key=lambda way: totals[way], default=PREFIX_MODEL)
-    return "prefix_model" if best == PREFIX_MODEL else "prefix_centroid"
+    """Return the way with the lower log loss on held-out sessions, each as the default settings serve it."""
+    losses = [
+        (fit.calibration[PREFIX_MODEL].log_loss, fit.calibration[_DEFAULT_METRIC].log_loss_untempered) for fit in fits
+    ]
+    known = [pair for pair in losses if not math.isnan(sum(pair))]
+    model, centroid = (sum(side) for side in zip(*known, strict=True)) if known else (0.0, 0.0)
+    return "prefix_model" if model <= centroid else "prefix_centroid"
 
 
 def _summary(dataset: Dataset) -> TrainingSummary:

@@ -145,11 +145,11 @@ class SelectionTrial(Struct, frozen=True, kw_only=True):
     """Mean R2 of the outcomes of the rest for one who knows the session type and the true archetype."""
     rest_r2_predicted: float
     """The same with the predicted probabilities in place of the true archetype."""
-    range_r2: float
-    """R2 of the log final range beyond the session type, knowing the archetype."""
-    direction_r2: float
+    range_r2: float | None
+    """R2 of the log final range beyond the session type, knowing the archetype; null where nothing varies."""
+    net_move_r2: float | None
     """The same of the size of the net move."""
-    phases_r2: float
+    phases_r2: float | None
     """The same of the six phase rates, mean."""
     log_loss_ratio: float
     """Log loss of the prediction over that of guessing from session type and regime seen so far."""

@@ -54,6 +54,8 @@ class Assignment:
         The one used; differs from the one asked for where the covariance was missing.
     method : str
         How it was assigned; never "auto".
+    confidence_method : str
+        How the confidence came about. That of the prefix model is a softmax, and calibrated: either name is true of it.
     probabilities : dict of int to float
         Of every archetype of the model; they add up to 1.
     notes : tuple of str
@@ -65,6 +67,7 @@ class Assignment:
     distance: float
     metric: DistanceMetric
     method: AssignmentMethod
+    confidence_method: ConfidenceMethod
     probabilities: dict[int, float]
     notes: tuple[str, ...]
 
@@ -171,9 +174,11 @@ class Classifier:
             metric = "euclidean"
             notes.append("No covariance for this assignment: euclidean distance used instead of mahalanobis")
         away = distances(scaled, centroids, metric, model.precision)
+        confidence_method = self.confidence_method
         if self.assignment == "prefix_model":
             shares = model.probabilities(model.inputs(vector, session_type))
             row = int(shares.argmax())
+            confidence_method = "calibrated" if confidence_method == "inverse_distance" else confidence_method
         else:
             shares = self._shares(away, model, metric)
             row = int(away.argmin())
@@ -183,6 +188,7 @@ class Classifier:
             distance=float(away[row]),
             metric=metric,
             method=self.assignment,
+            confidence_method=confidence_method,
             probabilities=dict(zip(ids.tolist(), shares.tolist(), strict=True)),
             notes=tuple(notes),
         )

@@ -19,7 +19,7 @@ from stream_fp.messages import NaturalUnits, PredictedStats, Quantiles, RestOfSe
 from stream_fp.phases import N_PHASES, PHASES
 from stream_fp.prefix_model import OUTCOMES, RestForecast
 
-__all__ = ["VOLATILITY_CLASSES", "predicted_stats", "top_phases", "volatility_class"]
+__all__ = ["VOLATILITY_CLASSES", "final_range_pct", "predicted_stats", "top_phases", "volatility_class"]
 
 Array = npt.NDArray[np.float64]
 
@@ -49,11 +49,7 @@ def predicted_stats(
     forecast : RestForecast
     """
     so_far_pct = range_of_log(float(vector[RANGE]))
-    quantiles = forecast.final_range_pct
-    if quantiles is None:  # training never saw a price move: no more is known than what such sessions were like
-        usual = archetype.natural_units.range_pct
-        quantiles = (max(usual.p10, so_far_pct), max(usual.p50, so_far_pct), max(usual.p90, so_far_pct))
-    p10, p50, p90 = quantiles
+    p10, p50, p90 = final_range_pct(archetype, vector, forecast)
     rates = _whole_session_rates(vector[:N_PHASES], n_seen, forecast.outcomes)
     z_scores = (rates - library.center[:N_PHASES]) / library.spread[:N_PHASES]
     return PredictedStats(
@@ -71,6 +67,17 @@ def predicted_stats(
             rest=_rest(forecast.outcomes.tolist()),
         ),
     )
+
+
+def final_range_pct(archetype: ArchetypeStats, vector: Array, forecast: RestForecast) -> tuple[float, float, float]:
+    """Return P10, P50 and P90 of the whole session's range in per cent, never below the range so far.
+
+    Where training never saw a price move, no more is known than what sessions of the archetype were like.
+    """
+    if forecast.final_range_pct is not None:
+        return forecast.final_range_pct
+    so_far_pct, usual = range_of_log(float(vector[RANGE])), archetype.natural_units.range_pct
+    return max(usual.p10, so_far_pct), max(usual.p50, so_far_pct), max(usual.p90, so_far_pct)
 
 
 def volatility_class(range_pct: float, terciles_pct: tuple[float, float]) -> str:

@@ -108,7 +108,7 @@ class Predictor:
             classification_metadata=ClassificationMetadata(
                 distance_to_centroid=round(assignment.distance, _DECIMALS),
                 distance_metric=assignment.metric,
-                confidence_method=self._classifier.confidence_method,
+                confidence_method=assignment.confidence_method,
                 model_version=library.version,
                 timestamp=format_us(session.event_time_us),
                 completion_method=session.yardstick.method,

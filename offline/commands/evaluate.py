@@ -5,14 +5,12 @@ Only options and order of work; the work itself is in `offline.evaluate` and the
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from offline.commands.periods import iso_date
+from offline.commands.periods import check_period, iso_date
 from offline.console import file_progress, say
 from offline.report import REPORT_FILES
 
@@ -76,15 +74,18 @@ def evaluate_command(
     force: bool,
 ) -> None:
     """Judge a library on sessions that it has not seen, beside what is known without one."""
-    from offline.dataset import Tables, load_dataset  # noqa: PLC0415 - see `offline.commands`
+    from offline.creation_time import creation_time  # noqa: PLC0415 - see `offline.commands`
+    from offline.dataset import Tables, load_dataset  # noqa: PLC0415
     from offline.evaluate import EvaluationOptions, evaluate  # noqa: PLC0415
     from offline.places import check_new_file, write_whole  # noqa: PLC0415
     from offline.report import encode_report  # noqa: PLC0415
     from offline.report_page import render_page  # noqa: PLC0415
     from offline.report_plots import plot_archetypes, plot_reliability  # noqa: PLC0415
     from offline.report_words import main_checkpoint  # noqa: PLC0415
+    from stream_fp.errors import DocumentError  # noqa: PLC0415
     from stream_fp.library import load_library, load_metadata  # noqa: PLC0415
 
+    check_period(first, last)
     for name in REPORT_FILES:
         check_new_file("output", output / name, force=force)
     library, metadata = load_library(model_path), load_metadata(model_path)
@@ -105,8 +106,10 @@ def evaluate_command(
     judged, n_left_out = (dataset, {}) if include_training else _unseen(dataset, metadata, source)
     say(f"Judging {len(judged)} sessions from {judged.dates[0]} to {judged.dates[-1]}")
     report = evaluate(
-        judged, library, metadata, EvaluationOptions(created_at=_created_at(), seed=seed, n_left_out=n_left_out)
+        judged, library, metadata, EvaluationOptions(created_at=creation_time(), seed=seed, n_left_out=n_left_out)
     )
+    if not report.checkpoints:
+        raise DocumentError(str(source), f"none of {len(judged)} sessions had enough events at any checkpoint")
     say("Drawing the report")
     output.mkdir(parents=True, exist_ok=True)
     contents = {"report.json": encode_report(report), "report.html": render_page(report).encode()}
@@ -130,7 +133,9 @@ def _unseen(dataset: Dataset, metadata: Metadata, source: Path) -> tuple[Dataset
             f"found only {len(dataset)} up to {dataset.dates[-1]}; --include-training judges these all the same",
         )
     n_known = len(dataset) - len(rows)
-    return dataset.select(rows), {"in the training period, or within a day of it": n_known} if n_known else {}
+    return dataset.select(rows), {
+        "before the end of the training period, or within a day of it": n_known
+    } if n_known else {}
 
 
 def _print_result(report: Report, output: Path) -> None:
@@ -140,11 +145,7 @@ def _print_result(report: Report, output: Path) -> None:
 
     console = result_console()
     console.print(scores_table(report))
-    for line in ["", *verdict(report), "", f"Report written to {output / 'report.html'}"]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _created_at() -> str:
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    console.print()
+    for sentence in verdict(report):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"\nReport written to {output / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

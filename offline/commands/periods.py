@@ -6,7 +6,7 @@ from datetime import date
 
 import click
 
-__all__ = ["iso_date"]
+__all__ = ["check_period", "iso_date"]
 
 
 def iso_date(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -17,3 +17,14 @@ def iso_date(_context: click.Context, _parameter: click.Parameter, value: str | 
         return date.fromisoformat(value).isoformat()
     except ValueError as error:
         raise click.BadParameter(f"expected a date such as 2025-01-31, got {value!r}") from error
+
+
+def check_period(first: str | None, last: str | None) -> None:
+    """Refuse a period that ends before it begins.
+
+    Raises
+    ------
+    click.BadParameter
+    """
+    if first is not None and last is not None and first > last:
+        raise click.BadParameter(f"expected a date up to that of --until, got {first} and {last}", param_hint="--from")

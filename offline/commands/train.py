@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from offline.commands.periods import iso_date
-from offline.console import file_progress, say
+from offline.commands.periods import check_period, iso_date
+from offline.console import file_progress, say, work_progress
 from offline.profiles import PROFILES
 from stream_fp.completion import POLICIES
 from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["train_command"]
 
 AUTO: Final = "auto"
+#: Below this, 30 features are learned from little more than as many sessions.
+FEW_SESSIONS: Final = 100
 _DEFAULT_CHECKPOINTS: Final = "25,30,40,50"
 _MAX_SEED: Final = 2**32 - 1  # what scikit-learn takes
 
@@ -46,8 +48,8 @@ def _checkpoints(_context: click.Context, _parameter: click.Parameter, values: t
 def _archetypes(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
     if value == AUTO:
         return None
-    if not value.isdecimal() or int(value) < 1:
-        raise click.BadParameter(f"expected a number of at least 1, or {AUTO}, got {value!r}")
+    if not value.isdecimal() or int(value) < 2:
+        raise click.BadParameter(f"expected a number of at least 2, or {AUTO}, got {value!r}")
     return int(value)
 
 
@@ -166,6 +168,7 @@ def train_command(
     from offline.summary import print_summary  # noqa: PLC0415
     from offline.train import TrainingOptions, train  # noqa: PLC0415
 
+    check_period(first, last)
     check_output(output, force=force)
     if fingerprints is not None:
         check_place("fingerprints", fingerprints)
@@ -179,9 +182,14 @@ def train_command(
             n_jobs=n_jobs or None,
             progress=progress,
         )
-        for remark in dataset.remarks:
-            say(f"left out: {remark}")
-        say(f"Learning from {len(dataset)} sessions")
+    for remark in dataset.remarks:
+        say(f"left out: {remark}")
+    say(f"Learning from {len(dataset)} session{'s' * (len(dataset) != 1)}")
+    if len(dataset) < FEW_SESSIONS:
+        say(
+            f"warning: {len(dataset)} sessions are few: below {FEW_SESSIONS} a prediction is little better than a guess"
+        )
+    with work_progress("step") as progress:
         trained = train(
             dataset,
             TrainingOptions(
