@@ -197,8 +197,10 @@ def test_prefix_model_holds_class_means_and_the_inverse_of_the_shrunk_covariance
     means = np.array([scaled[labels == label].mean(axis=0) for label in model.archetype_ids])
     np.testing.assert_allclose(model.centroids, means, atol=1e-12)
     residuals = scaled - means[np.searchsorted(model.archetype_ids, labels)]
-    covariance = LedoitWolf(assume_centered=True).fit(residuals).covariance_
-    np.testing.assert_allclose(np.array(model.precision) @ covariance, np.eye(N_FEATURES), atol=1e-9)
+    weights = np.array(trained.metadata.feature_weights)
+    covariance = LedoitWolf(assume_centered=True).fit(residuals / weights).covariance_
+    unweighted = np.array(model.precision) * np.outer(weights, weights)
+    np.testing.assert_allclose(unweighted @ covariance, np.eye(N_FEATURES), atol=1e-9)
     assert model.precision is not None
     assert np.array_equal(np.array(model.precision), np.array(model.precision).T)
     assert 0 <= (model.covariance_shrinkage or 0) <= 1
