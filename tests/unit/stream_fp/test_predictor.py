@@ -10,16 +10,29 @@ import numpy as np
 import pytest
 
 import stream_fp.predictor
-from stream_fp.classifier import AssignmentMethod, Classifier, ConfidenceMethod
+from stream_fp.classifier import AssignmentMethod, Classifier, ConfidenceMethod, DistanceMetric
 from stream_fp.features import FEATURE_NAMES, extract
 from stream_fp.forecast import predicted_stats
-from stream_fp.library import Library
+from stream_fp.library import Library, load_library
 from stream_fp.messages import Prediction, encode_prediction
 from stream_fp.outcomes import Published
 from stream_fp.predictor import Forecast, Predictor
-from tests.support.builders import SESSION_ID, event, make_engine, records, run, start, tiny_library
+from tests.support.builders import (
+    SESSION_ID,
+    event,
+    make_engine,
+    records,
+    run,
+    start,
+    tiny_library,
+    tiny_stats,
+    write_library,
+)
+from tests.support.hostile_library import hostile_metadata
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from stream_fp.sessions import Columns, Session
@@ -187,6 +200,24 @@ def test_features_that_are_not_finite_are_imputed_with_a_note(
     note = f"Non-finite features imputed with the training center: {FEATURE_NAMES[3]}, {FEATURE_NAMES[20]}"
     assert note in found.notes
     assert msgspec.structs.replace(found, notes=[]) == msgspec.structs.replace(expected, notes=[])
+
+
+@pytest.mark.parametrize("assignment", ["prefix_model", "prefix_centroid", "full_centroid"])
+@pytest.mark.parametrize("confidence", get_args(ConfidenceMethod))
+@pytest.mark.parametrize("metric", get_args(DistanceMetric))
+def test_largest_numbers_of_a_library_give_finite_predictions_without_a_warning(
+    tmp_path: Path, assignment: AssignmentMethod, confidence: ConfidenceMethod, metric: DistanceMetric
+) -> None:
+    for seed in range(3):
+        library = load_library(write_library(tmp_path / str(seed), hostile_metadata(seed), tiny_stats()))
+        choices: dict[str, Any] = {"assignment": assignment, "confidence_method": confidence, "distance_metric": metric}
+        # msgspec writes what is not finite as null, and whoever reads it back refuses that.
+        encoded = encode_prediction(predicted(library, **choices))
+        found = msgspec.json.decode(encoded, type=Prediction)
+        assert b"null" not in encoded
+        assert 0 < found.confidence <= 1
+        units = found.predicted_stats.natural_units
+        assert units.range_so_far_pct <= units.range_pct.p10 <= units.range_pct.p50 <= units.range_pct.p90
 
 
 def test_prediction_survives_the_way_over_the_wire(library: Library) -> None:

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from stream_fp.features import FEATURES, N_FEATURES, RANGE
 from stream_fp.library import Library, load_library
 from stream_fp.prefix_model import OUTCOMES, PrefixModel, RestForecast, quadratic, range_ratio
-from tests.support.builders import SESSION_TYPES, tiny_library, tiny_metadata, tiny_stats, write_library
+from tests.support.builders import SESSION_TYPES, tiny_library, tiny_stats, write_library
+from tests.support.hostile_library import hostile_metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,6 @@ Array = npt.NDArray[np.float64]
 
 #: Legal events make no larger one: prices lie between 1e-9 and 1e12.
 MAX_LOG_RANGE: Final = 60.0
-#: What a library may hold at most and, where it has to be above 0, at least.
-HUGE: Final = 1e30
 KNOWN_TYPES = (*SESSION_TYPES, "unheard of", "")
 
 
@@ -295,35 +294,6 @@ def test_range_ratios_of_many_sessions_are_those_of_each() -> None:
 
 
 # -------------------------------------------------------------------------------------------------- hostile libraries
-
-
-def extreme(shape: tuple[int, ...], rng: np.random.Generator) -> Any:  # noqa: ANN401 - lists as deep as the shape
-    """Return numbers at the bounds of what a library may hold, and zeros."""
-    return rng.choice([-HUGE, 0.0, 1 / HUGE, HUGE], size=shape).tolist()
-
-
-def hostile_metadata(seed: int) -> dict[str, Any]:
-    rng = np.random.default_rng(seed)
-    metadata = tiny_metadata()
-
-    def positive(n: int) -> Any:  # noqa: ANN401 - as above
-        return rng.choice([1 / HUGE, 1.0, HUGE], size=n).tolist()
-
-    metadata["scaler"] |= {"center": extreme((30,), rng), "scale": positive(30)}
-    metadata["feature_weights"] = positive(30)
-    metadata["centroids"] = extreme((3, 30), rng)
-    for model in metadata["prefix_models"]:
-        model["scaler"] |= {"center": extreme((30,), rng), "scale": positive(30)}
-        model["centroids"] = extreme((3, 30), rng)
-        model["inputs"] |= {"center": extreme((30,), rng), "scale": positive(30), "clip": 0.99 * HUGE}
-        model["temperatures"] = dict(zip(("euclidean", "cosine", "mahalanobis"), positive(3), strict=True))
-        membership, rest = model["membership"], model["rest"]
-        membership["fingerprint"] = extreme(np.shape(membership["fingerprint"]), rng)
-        membership["logits"] = extreme(np.shape(membership["logits"]), rng)
-        rest["coefficients"] = extreme(np.shape(rest["coefficients"]), rng)
-        rest["quantile_coefficients"] = extreme(np.shape(rest["quantile_coefficients"]), rng)
-        rest["quantile_shifts"] = extreme((3,), rng)
-    return metadata
 
 
 @pytest.mark.parametrize("seed", range(8))
