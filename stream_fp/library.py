@@ -113,12 +113,7 @@ def load_library(path: Path) -> Library:
     stats_bytes = _read(path / STATS_FILE)
     _check_hashes(path, metadata.sha256, stats_bytes)
     stats = _decode(stats_bytes, ClusterStats, STATS_FILE)
-    archetypes = {archetype.archetype_id: archetype for archetype in stats.archetypes}
-    n_found = len(stats.archetypes)
-    if n_found != metadata.n_archetypes or sorted(archetypes) != list(range(n_found)):
-        raise ModelLoadError(
-            f"{STATS_FILE}: expected archetypes 0 to {metadata.n_archetypes - 1}, got {sorted(archetypes)}"
-        )
+    archetypes = _archetypes(stats, metadata.n_archetypes)
     if not metadata.prefix_models:
         raise ModelLoadError(f"{METADATA_FILE}: expected at least one prefix model, got none")
     checkpoints = [model.checkpoint_pct for model in metadata.prefix_models]
@@ -169,6 +164,20 @@ def load_metadata(path: Path) -> Metadata:
 def _metadata(content: bytes) -> Metadata:
     _check_outline(content)
     return _decode(content, Metadata, METADATA_FILE)
+
+
+def _archetypes(stats: ClusterStats, n_archetypes: int) -> dict[int, ArchetypeStats]:
+    archetypes = {archetype.archetype_id: archetype for archetype in stats.archetypes}
+    n_found = len(stats.archetypes)
+    if n_found != n_archetypes or sorted(archetypes) != list(range(n_found)):
+        raise ModelLoadError(f"{STATS_FILE}: expected archetypes 0 to {n_archetypes - 1}, got {sorted(archetypes)}")
+    for archetype_id, archetype in archetypes.items():
+        usual = archetype.natural_units.range_pct
+        if not 0 <= usual.p10 <= usual.p50 <= usual.p90 < _MAX_MAGNITUDE:
+            raise ModelLoadError(
+                f"{STATS_FILE}: archetype {archetype_id}: expected ascending quantiles of the range, got {usual}"
+            )
+    return archetypes
 
 
 def _checkpoint(model: PrefixModel) -> float:
@@ -262,7 +271,7 @@ def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStat
     ids = arrays.archetype_ids
     if not ids or sorted(set(ids)) != ids or not set(ids) <= set(archetypes):
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected known archetypes in ascending order, got {ids}")
-    if any(not 0 < temperature < float("inf") for temperature in arrays.temperatures.values()):
+    if any(not 1 / _MAX_MAGNITUDE <= temperature <= _MAX_MAGNITUDE for temperature in arrays.temperatures.values()):
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected temperatures above 0, got {arrays.temperatures}")
     center, scale = _scaler(arrays.scaler, name)
     inputs = arrays.inputs

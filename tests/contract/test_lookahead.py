@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from stream_fp.classifier import Classifier
 from stream_fp.engine import Engine
 from stream_fp.library import Library
+from stream_fp.messages import Prediction
 from stream_fp.predictor import Predictor
 from tests.support.builders import (
     SESSION_ID,
@@ -35,6 +37,12 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return tiny_library(tmp_path_factory.mktemp("library"))
 
 
+@pytest.fixture(scope="module", params=["prefix_model", "prefix_centroid", "full_centroid"])
+def advised(request: pytest.FixtureRequest, library: Library) -> Library:
+    """A library that recommends one of the ways to assign."""
+    return replace(library, assignment=request.param)
+
+
 def engine_of(library: Library) -> Engine:
     return make_engine(
         Predictor(Classifier(library)),
@@ -56,7 +64,10 @@ messages = st.builds(
 controls = st.one_of(
     st.builds(lambda name: {"kind": "session_end", "session_id": name}, st.sampled_from((SESSION_ID, *OTHERS))),
     st.builds(
-        lambda name, n: start(name, expected_events=n), st.sampled_from((SESSION_ID, *OTHERS)), st.integers(1, 60)
+        lambda name, session_type, n: start(name, session_type=session_type, expected_events=n),
+        st.sampled_from((SESSION_ID, *OTHERS)),
+        st.sampled_from((None, "ny_am", "lunch", "unheard of")),
+        st.integers(1, 60),
     ),
     st.builds(lambda name: event(name, timestamp="?"), st.sampled_from((SESSION_ID, *OTHERS))),
     st.just({"kind": "nonsense", "session_id": SESSION_ID}),
@@ -71,6 +82,17 @@ def in_time(minutes: list[float]) -> list[dict[str, Any]]:
     ]
 
 
+def check_says_all(told: tuple[int, bytes | None, bytes]) -> None:
+    """Check that the bytes to be compared hold every part of a prediction, none of them empty."""
+    prediction = msgspec.json.decode(told[2], type=Prediction)
+    units, how = prediction.predicted_stats.natural_units, prediction.classification_metadata
+    assert how.archetype_name
+    assert len(how.probabilities) == 3
+    assert units.range_so_far_pct <= units.range_pct.p10 <= units.range_pct.p50 <= units.range_pct.p90
+    assert len(units.phase_rates_per_100_events) == 6
+    assert b"null" not in msgspec.json.encode(units.rest)
+
+
 #: A session that surely gets a prediction, then whatever may come.
 pasts = st.lists(st.floats(0, 40), min_size=5, max_size=30).map(in_time)
 futures = st.lists(messages | controls, max_size=25)
@@ -79,24 +101,25 @@ futures = st.lists(messages | controls, max_size=25)
 @given(past=pasts, trigger=st.floats(45, 140), future=futures)
 @settings(max_examples=150, deadline=None)
 def test_records_after_the_trigger_leave_the_prediction_bytes_identical(
-    library: Library, past: list[dict[str, Any]], trigger: float, future: list[dict[str, Any]]
+    advised: Library, past: list[dict[str, Any]], trigger: float, future: list[dict[str, Any]]
 ) -> None:
     stream = records([*past, event(SESSION_ID, trigger)])
-    alone = [describe(outcome) for outcome in run(engine_of(library), stream)]
+    alone = [describe(outcome) for outcome in run(engine_of(advised), stream)]
     assert alone
+    check_says_all(alone[-1])
     more = records(future, first_offset=len(stream))
-    both = [describe(outcome) for outcome in run(engine_of(library), [*stream, *more])]
+    both = [describe(outcome) for outcome in run(engine_of(advised), [*stream, *more])]
     assert both[: len(alone)] == alone
 
 
 @given(stream=st.lists(messages | controls, min_size=1, max_size=60), data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_outcomes_of_a_prefix_are_a_prefix_of_the_outcomes(
-    library: Library, stream: list[dict[str, Any]], data: st.DataObject
+    advised: Library, stream: list[dict[str, Any]], data: st.DataObject
 ) -> None:
     n = data.draw(st.integers(0, len(stream)))
-    whole = [describe(outcome) for outcome in run(engine_of(library), records(stream))]
-    prefix = [describe(outcome) for outcome in run(engine_of(library), records(stream[:n]))]
+    whole = [describe(outcome) for outcome in run(engine_of(advised), records(stream))]
+    prefix = [describe(outcome) for outcome in run(engine_of(advised), records(stream[:n]))]
     assert whole[: len(prefix)] == prefix
     assert all(offset >= n for offset, _, _ in whole[len(prefix) :])
 
@@ -119,6 +142,40 @@ def test_fields_of_the_finished_session_in_messages_are_not_read(library: Librar
     expected = [describe(outcome) for outcome in run(engine_of(library), records(plain))]
     assert expected
     assert [describe(outcome) for outcome in run(engine_of(library), records(spoiled))] == expected
+
+
+#: What would tell how a session goes on, if it were read.
+FORESIGHT: Final[dict[str, Any]] = {
+    "rest": {"range_pct": 9.0, "n_events": 900},
+    "range_pct": {"p50": 9.0},
+    "archetype_id": 2,
+    "n_events": 900,
+    "final_range_pct": 9.0,
+}
+
+
+@pytest.mark.parametrize("field", FORESIGHT)
+def test_forecasts_in_messages_are_not_read(advised: Library, field: str) -> None:
+    plain = [start(), *in_time([2.0 * i for i in range(30)])]
+    spoiled = [{**message, field: FORESIGHT[field]} for message in plain]
+    spoiled[0]["session_metadata"] = {field: FORESIGHT[field]}
+    expected = [describe(outcome) for outcome in run(engine_of(advised), records(plain))]
+    assert expected
+    assert [describe(outcome) for outcome in run(engine_of(advised), records(spoiled))] == expected
+
+
+def test_forecast_of_the_rest_changes_with_what_was_seen_and_not_with_what_comes(library: Library) -> None:
+    """The same prefix with other futures, and another prefix with the same future."""
+
+    def rest_of(seen: list[dict[str, Any]], future: list[dict[str, Any]]) -> bytes:
+        outcome = run(engine_of(library), records([*seen, *future]))[1]
+        return describe(outcome)[2]
+
+    calm = in_time([2.0 * i for i in range(30)])
+    wild = [{**message, "price": 100.0 + 5 * (i % 2)} for i, message in enumerate(calm)]
+    quiet, busy = in_time([100.0, 120.0]), [event(minute=60 + i / 4, price=90 + i % 20) for i in range(200)]
+    assert rest_of(calm, quiet) == rest_of(calm, busy) == rest_of(calm, [])
+    assert rest_of(wild, quiet) == rest_of(wild, busy) != rest_of(calm, quiet)
 
 
 def test_prediction_time_is_the_event_time_of_the_trigger(library: Library) -> None:

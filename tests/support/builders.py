@@ -265,7 +265,7 @@ TELLING: Final = (2, 9, 13)
 _N_INPUTS: Final = 1 + N_FEATURES + len(SESSION_TYPES)
 _N_KNOWN: Final = _N_INPUTS + N_ARCHETYPES
 #: What the rest is usually like: logarithms of 0.6 % of range, 0.03 % between events and 40 events, then shares.
-_USUAL_REST: Final = (-0.5, -3.5, 3.7, 0.2, 0.15, 0.3, 0.1, 0.15, 0.1, 0.1)
+_USUAL_REST: Final = (-0.5, -3.5, 3.7, 0.2, 0.1, 0.2, 0.05, 0.1, 0.05, 0.05)
 #: How far the range usually still grows, in ranges of the rest: P10, P50, P90.
 _USUAL_GROWTH: Final = (0.1, 0.5, 1.1)
 

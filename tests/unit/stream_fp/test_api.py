@@ -253,4 +253,14 @@ def test_choices_are_said_in_the_prediction(model_path: Path, metric: Any, confi
     prediction = classifier.classify_partial_session(document())
     assert prediction is not None
     how = prediction.classification_metadata
-    assert (how.distance_metric, how.confidence_method, how.assignment) == (metric, confidence, "prefix_centroid")
+    # Shares of 1/distance can only be had from distances; otherwise it is what the library recommends.
+    assignment = "prefix_centroid" if confidence == "inverse_distance" else "prefix_model"
+    assert (how.distance_metric, how.confidence_method, how.assignment) == (metric, confidence, assignment)
+
+
+@pytest.mark.parametrize("assignment", ["prefix_model", "prefix_centroid", "full_centroid"])
+def test_assignment_that_is_asked_for_is_said_in_the_prediction(model_path: Path, assignment: Any) -> None:  # noqa: ANN401
+    classifier = create_online_classifier(enabled=True, model_path=model_path, assignment=assignment)
+    prediction = classifier.classify_partial_session(document())
+    assert prediction is not None
+    assert prediction.classification_metadata.assignment == assignment

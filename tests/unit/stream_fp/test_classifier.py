@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import pytest
@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stream_fp.classifier import (
+    Assignment,
     AssignmentMethod,
     Classifier,
     ConfidenceMethod,
     DistanceMetric,
     distances,
     nearest,
+    resolve_assignment,
 )
 from stream_fp.features import N_FEATURES
 from stream_fp.library import Library
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 METRICS = get_args(DistanceMetric)
 CONFIDENCES = get_args(ConfidenceMethod)
+Recommended = Literal["prefix_model", "prefix_centroid", "full_centroid"]
+RECOMMENDED: tuple[Recommended, ...] = get_args(Recommended)
 vectors = arrays(np.float64, N_FEATURES, elements=st.floats(-1e6, 1e6))
 
 
@@ -71,10 +75,10 @@ def test_nearest_is_the_row_of_the_least_distance() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("confidence", CONFIDENCES)
-@pytest.mark.parametrize("assignment", get_args(AssignmentMethod))
+@pytest.mark.parametrize("assignment", ["prefix_centroid", "full_centroid"])
 @given(vector=vectors)
 @settings(max_examples=25, deadline=None)
-def test_any_vector_gets_the_nearest_archetype_and_probabilities(
+def test_any_vector_gets_the_archetype_of_the_nearest_centroid_and_probabilities(
     library: Library,
     metric: DistanceMetric,
     confidence: ConfidenceMethod,
@@ -83,17 +87,90 @@ def test_any_vector_gets_the_nearest_archetype_and_probabilities(
 ) -> None:
     classifier = Classifier(library, distance_metric=metric, confidence_method=confidence, assignment=assignment)
     found = classifier.classify(vector, 30.0)
-    model = library.prefix_model(30.0)
-    prefix = assignment == "prefix_centroid"
-    center, scale = (model.center, model.scale) if prefix else (library.center, library.scale)
-    centroids = model.centroids if prefix else library.centroids
-    away = distances((vector - center) / scale, centroids, found.metric, model.precision)
+    away = away_from(library, vector, found.metric, assignment)
     assert found.archetype_id == int(away.argmin())
     assert found.distance == away.min()
+    check_probabilities(found)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+@given(vector=vectors, session_type=st.sampled_from(("ny_am", "lunch", "unheard of", "")))
+@settings(max_examples=25, deadline=None)
+def test_prefix_model_assigns_by_its_own_probabilities_whatever_the_metric(
+    library: Library,
+    metric: DistanceMetric,
+    confidence: ConfidenceMethod,
+    vector: npt.NDArray[np.float64],
+    session_type: str,
+) -> None:
+    classifier = Classifier(library, distance_metric=metric, confidence_method=confidence, assignment="prefix_model")
+    found = classifier.classify(vector, 30.0, session_type)
+    model = library.prefix_model(30.0)
+    expected = model.probabilities(model.inputs(vector, session_type))
+    assert list(found.probabilities.values()) == expected.tolist()
+    assert found.archetype_id == int(expected.argmax())
+    assert found.confidence == expected.max()
+    assert found.distance == away_from(library, vector, metric, "prefix_centroid")[found.archetype_id]
+    assert (found.metric, found.method) == (metric, "prefix_model")
+    check_probabilities(found)
+
+
+def away_from(
+    library: Library, vector: npt.NDArray[np.float64], metric: DistanceMetric, assignment: AssignmentMethod
+) -> npt.NDArray[np.float64]:
+    model = library.prefix_model(30.0)
+    if assignment == "full_centroid":
+        return distances((vector - library.center) / library.scale, library.centroids, metric)
+    return distances((vector - model.center) / model.scale, model.centroids, metric, model.precision)
+
+
+def check_probabilities(found: Assignment) -> None:
     assert sum(found.probabilities.values()) == pytest.approx(1.0)
     assert found.confidence == found.probabilities[found.archetype_id] == max(found.probabilities.values())
     assert 0 < found.confidence <= 1
     assert list(found.probabilities) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("recommended", RECOMMENDED)
+@pytest.mark.parametrize("confidence", ["softmax", "calibrated"])
+def test_auto_is_what_the_library_recommends(
+    library: Library, recommended: Recommended, confidence: ConfidenceMethod
+) -> None:
+    advised = replace(library, assignment=recommended)
+    assert resolve_assignment(advised, "auto", confidence) == recommended
+    classifier = Classifier(advised, confidence_method=confidence)
+    assert classifier.assignment == recommended
+    assert classifier.classify(np.zeros(N_FEATURES), 30.0).method == recommended
+
+
+@pytest.mark.parametrize(
+    ("recommended", "expected"),
+    [
+        ("prefix_model", "prefix_centroid"),
+        ("prefix_centroid", "prefix_centroid"),
+        ("full_centroid", "full_centroid"),
+    ],
+)
+def test_auto_with_inverse_distance_is_an_assignment_that_has_distances(
+    library: Library, recommended: Recommended, expected: AssignmentMethod
+) -> None:
+    advised = replace(library, assignment=recommended)
+    found = Classifier(advised, confidence_method="inverse_distance").classify(np.ones(N_FEATURES), 30.0)
+    assert found.method == expected
+    shares = 1 / away_from(library, np.ones(N_FEATURES), "euclidean", expected)
+    np.testing.assert_allclose(list(found.probabilities.values()), shares / shares.sum(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("recommended", RECOMMENDED)
+@pytest.mark.parametrize("confidence", CONFIDENCES)
+@pytest.mark.parametrize("assignment", RECOMMENDED)
+def test_assignment_that_is_asked_for_is_the_one_used(
+    library: Library, recommended: Recommended, confidence: ConfidenceMethod, assignment: Recommended
+) -> None:
+    advised = replace(library, assignment=recommended)
+    classifier = Classifier(advised, confidence_method=confidence, assignment=assignment)
+    assert classifier.assignment == assignment
 
 
 @pytest.mark.parametrize("row", [0, 1, 2])
@@ -101,7 +178,8 @@ def test_any_vector_gets_the_nearest_archetype_and_probabilities(
 def test_vector_on_a_centroid_is_assigned_to_it(library: Library, row: int, confidence: ConfidenceMethod) -> None:
     model = library.prefix_model(30.0)
     vector = model.centroids[row] * model.scale + model.center
-    found = Classifier(library, confidence_method=confidence).classify(vector, 30.0)
+    classifier = Classifier(library, confidence_method=confidence, assignment="prefix_centroid")
+    found = classifier.classify(vector, 30.0)
     assert found.archetype_id == row
     assert found.distance == pytest.approx(0, abs=1e-9)
     assert found.notes == ()
@@ -109,8 +187,7 @@ def test_vector_on_a_centroid_is_assigned_to_it(library: Library, row: int, conf
 
 def test_confidence_methods_follow_their_formulas(library: Library) -> None:
     vector = np.linspace(-1, 1, N_FEATURES)
-    model = library.prefix_model(30.0)
-    away = distances((vector - model.center) / model.scale, model.centroids, "euclidean")
+    away = away_from(library, vector, "euclidean", "prefix_centroid")
     inverse = (1 / away) / (1 / away).sum()
     softmax = np.exp(-away) / np.exp(-away).sum()
     calibrated = np.exp(-away / 0.5) / np.exp(-away / 0.5).sum()
@@ -118,7 +195,8 @@ def test_confidence_methods_follow_their_formulas(library: Library) -> None:
         "inverse_distance": inverse, "softmax": softmax, "calibrated": calibrated,
     }  # fmt: skip
     for method, shares in expected.items():
-        found = Classifier(library, confidence_method=method).classify(vector, 30.0)
+        classifier = Classifier(library, confidence_method=method, assignment="prefix_centroid")
+        found = classifier.classify(vector, 30.0)
         np.testing.assert_allclose(list(found.probabilities.values()), shares, rtol=1e-10)
 
 
@@ -141,11 +219,20 @@ def test_nearest_trained_checkpoint_is_used_and_noted(library: Library, checkpoi
     assert list(found.notes) == ([] if used == checkpoint_pct else noted)
 
 
-def test_archetypes_without_a_prefix_are_never_assigned(library: Library) -> None:
+@pytest.mark.parametrize("assignment", ["prefix_model", "prefix_centroid"])
+def test_archetypes_without_a_prefix_are_never_assigned(library: Library, assignment: AssignmentMethod) -> None:
     model = library.prefix_models[0]
-    without = replace(model, archetype_ids=np.array([0, 2]), centroids=model.centroids[[0, 2]])
-    classifier = Classifier(replace(library, prefix_models=(without,)))
-    vector = model.centroids[1] * model.scale + model.center
-    found = classifier.classify(vector, 30.0)
-    assert found.archetype_id in {0, 2}
-    assert list(found.probabilities) == [0, 2]
+    kept = [0, 2]
+    without = replace(
+        model,
+        archetype_ids=np.array(kept),
+        centroids=model.centroids[kept],
+        membership=replace(model.membership, logits=model.membership.logits[:, kept]),
+    )
+    classifier = Classifier(replace(library, prefix_models=(without,)), assignment=assignment)
+    rng = np.random.default_rng(4)
+    for vector in (model.centroids[1] * model.scale + model.center, *rng.normal(scale=3, size=(50, N_FEATURES))):
+        found = classifier.classify(vector, 30.0, "ny_am")
+        assert found.archetype_id in kept
+        assert list(found.probabilities) == kept
+        assert found.confidence == found.probabilities[found.archetype_id]

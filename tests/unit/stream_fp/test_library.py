@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ import pytest
 from stream_fp import library as library_module
 from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
 from stream_fp.features import FEATURE_NAMES, N_FEATURES
-from stream_fp.library import load_library
+from stream_fp.library import load_library, load_metadata
+from stream_fp.prefix_model import OUTCOMES
 from tests.support.builders import tiny_metadata, tiny_stats, write_library, write_tiny_library
 
 if TYPE_CHECKING:
@@ -230,10 +231,48 @@ def changed(path: tuple[str | int, ...], value: object) -> Callable[[dict[str, A
         (changed(("prefix_models", 0, "centroids", 1), [0.0] * 29), "prefix model of 50 %"),
         (changed(("prefix_models", 1, "precision"), [[0.0] * 30] * 29), "expected shape (30, 30)"),
         (changed(("prefix_models", 0, "temperatures"), {"euclidean": 0.0}), "temperatures above 0"),
+        (changed(("prefix_models", 0, "temperatures"), {"euclidean": 5e-324}), "temperatures above 0"),
         (changed(("schedules", "ny_am", "start"), "noon"), "expected a time of day"),
         (changed(("schedules", "ny_am", "timezone"), "Nowhere"), "expected an IANA time zone"),
         (changed(("schedules", "ny_am"), {"start": "10:00"}), "schedules: "),
         (changed(("training",), None), "$.training"),
+        (changed(("assignment",), "auto"), "Invalid enum value 'auto' - at `$.assignment`"),
+        (changed(("assignment",), None), "$.assignment"),
+        (changed(("range_terciles_pct",), [0.8, 0.4]), "expected ascending range terciles, got 0.8 and 0.4"),
+        (changed(("range_terciles_pct",), [-0.1, 0.4]), "expected ascending range terciles, got -0.1 and 0.4"),
+        (changed(("range_terciles_pct",), [0.4, 1e30]), "expected ascending range terciles"),
+        (changed(("range_terciles_pct",), [0.4]), "$.range_terciles_pct"),
+        (changed(("range_terciles_pct",), None), "$.range_terciles_pct"),
+        (changed(("feature_weights", 3), 0.0), "feature_weights: expected numbers above 0"),
+        (changed(("feature_weights", 3), -1.0), "feature_weights: expected numbers above 0"),
+        (changed(("prefix_models", 0, "inputs", "scale", 7), 0.0), "inputs.scale: expected numbers above 0"),
+        (changed(("prefix_models", 0, "inputs", "clip"), 0.0), "different session types and a clip above 0"),
+        (changed(("prefix_models", 0, "inputs", "clip"), -4.0), "different session types and a clip above 0"),
+        (changed(("prefix_models", 0, "inputs", "clip"), 1e30), "different session types and a clip above 0"),
+        (changed(("prefix_models", 0, "inputs", "session_types"), ["ny_am", "ny_am"]), "different session types"),
+        (changed(("prefix_models", 0, "inputs", "session_types"), ["ny_am"]), "expected shape (32, 3), got (33, 3)"),
+        (changed(("prefix_models", 0, "membership", "features"), []), "places of features in ascending order"),
+        (changed(("prefix_models", 0, "membership", "features"), [9, 2, 13]), "places of features in ascending order"),
+        (changed(("prefix_models", 0, "membership", "features"), [2, 2, 13]), "places of features in ascending order"),
+        (changed(("prefix_models", 0, "membership", "features"), [-1, 2, 13]), "places of features in ascending order"),
+        (changed(("prefix_models", 0, "membership", "features"), [2, 9, 30]), "places of features in ascending order"),
+        (
+            changed(("prefix_models", 0, "membership", "features"), [2, 9]),
+            "membership.fingerprint: expected shape (33, 2)",
+        ),
+        (changed(("prefix_models", 0, "rest", "outcomes", 9), "panic"), "expected outcomes of range, volatility"),
+        (changed(("prefix_models", 0, "rest", "outcomes", 9), "range"), "expected outcomes of range, volatility"),
+        (changed(("prefix_models", 0, "rest", "outcomes"), list(reversed(OUTCOMES))), "expected outcomes of range"),
+        (
+            changed(("prefix_models", 0, "rest", "outcomes"), list(OUTCOMES[1:])),
+            "the outcome range beside its quantiles",
+        ),
+        (changed(("prefix_models", 0, "rest", "outcomes"), list(OUTCOMES[:9])), "expected shape (36, 9), got (36, 10)"),
+        (changed(("prefix_models", 0, "membership"), None), "$.prefix_models[0].membership"),
+        (changed(("prefix_models", 0, "rest"), None), "$.prefix_models[0].rest"),
+        (changed(("prefix_models", 0, "baselines"), None), "$.prefix_models[0].baselines"),
+        (changed(("stability",), None), "$.stability"),
+        (changed(("completion",), "guess"), "$.completion"),
     ],
 )
 def test_damaged_metadata_is_refused_with_what_was_expected(
@@ -252,6 +291,18 @@ def test_damaged_metadata_is_refused_with_what_was_expected(
         (changed(("archetypes", 1, "archetype_id"), 7), "expected archetypes 0 to 2"),
         (changed(("archetypes", 0, "natural_units"), {}), "$.archetypes[0].natural_units"),
         (changed(("archetypes", 0, "range_p50"), None), "$.archetypes[0].range_p50"),
+        (changed(("archetypes", 0, "name"), None), "$.archetypes[0].name"),
+        (changed(("archetypes", 0, "natural_units", "efficiency"), None), "natural_units.efficiency"),
+        (
+            changed(("archetypes", 2, "natural_units", "range_pct", "p10"), 0.6),
+            "archetype 2: expected ascending quantiles",
+        ),
+        (
+            changed(("archetypes", 2, "natural_units", "range_pct", "p90"), 0.4),
+            "archetype 2: expected ascending quantiles",
+        ),
+        (changed(("archetypes", 2, "natural_units", "range_pct", "p10"), -0.1), "archetype 2: expected ascending"),
+        (changed(("archetypes", 2, "natural_units", "range_pct", "p90"), 1e300), "archetype 2: expected ascending"),
     ],
 )
 def test_damaged_statistics_are_refused_with_what_was_expected(
@@ -260,6 +311,160 @@ def test_damaged_statistics_are_refused_with_what_was_expected(
     stats = tiny_stats()
     spoil(stats)
     assert words in load_error(write_library(tmp_path, tiny_metadata(), stats))
+
+
+class ArrayPlace(NamedTuple):
+    """Where an array is in the metadata, what errors call it, and its shape in the tiny library."""
+
+    path: tuple[str | int, ...]
+    name: str
+    shape: tuple[int, ...]
+
+
+ARRAYS = (
+    ArrayPlace(("feature_weights",), "feature_weights", (30,)),
+    *(
+        ArrayPlace(("prefix_models", 1, *name.split(".")), f"prefix model of 30 %: {name}", shape)
+        for name, shape in {
+            "inputs.center": (30,),
+            "inputs.scale": (30,),
+            "membership.fingerprint": (33, 3),
+            "membership.logits": (12, 3),
+            "rest.coefficients": (36, 10),
+            "rest.quantile_coefficients": (38, 3),
+            "rest.quantile_shifts": (3,),
+        }.items()
+    ),
+)
+of_each_array = pytest.mark.parametrize("place", ARRAYS, ids=[place.name for place in ARRAYS])
+
+
+def part_of(document: dict[str, Any], path: tuple[str | int, ...]) -> Any:  # noqa: ANN401 - any part of a JSON document
+    part: Any = document
+    for step in path:
+        part = part[step]
+    return part
+
+
+@of_each_array
+def test_array_of_the_tiny_library_has_the_shape_that_is_documented(place: ArrayPlace) -> None:
+    assert np.shape(part_of(tiny_metadata(), place.path)) == place.shape
+
+
+@pytest.mark.parametrize("change", [-1, 1], ids=["shorter", "longer"])
+@pytest.mark.parametrize(
+    ("place", "axis"),
+    [
+        pytest.param(place, axis, id=f"{place.name}, axis {axis}")
+        for place in ARRAYS
+        for axis in range(len(place.shape))
+    ],
+)
+def test_array_of_another_shape_is_refused_with_both_shapes(
+    tmp_path: Path, place: ArrayPlace, change: int, axis: int
+) -> None:
+    metadata = tiny_metadata()
+    array = np.array(part_of(metadata, place.path))
+    bent = np.delete(array, -1, axis) if change < 0 else np.append(array, np.take(array, [0], axis), axis)
+    changed(place.path, bent.tolist())(metadata)
+    directory = write_library(tmp_path, metadata, tiny_stats())
+    if place.shape == (N_FEATURES,):
+        with pytest.raises(FeatureDimensionError, match=f"got {N_FEATURES + change}D"):
+            load_library(directory)
+    else:
+        assert f"metadata.json: {place.name}: expected shape {place.shape}, got {bent.shape}" in load_error(directory)
+
+
+@pytest.mark.parametrize("place", [place for place in ARRAYS if len(place.shape) == 2], ids=lambda place: place.name)
+def test_ragged_array_is_refused_by_name(tmp_path: Path, place: ArrayPlace) -> None:
+    metadata = tiny_metadata()
+    part_of(metadata, place.path)[1].pop()
+    assert f"metadata.json: {place.name}: " in load_error(write_library(tmp_path, metadata, tiny_stats()))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (float("nan"), "malformed"),
+        (float("inf"), "malformed"),
+        (None, "Expected `float`, got `null` - at `$."),
+        ("1", "Expected `float`, got `str` - at `$."),
+        (1.1e30, "{name}: expected finite numbers of at most 1e+30 only"),
+        (-1.1e30, "{name}: expected finite numbers of at most 1e+30 only"),
+    ],
+)
+@of_each_array
+def test_number_that_comes_from_no_data_is_refused(
+    tmp_path: Path, place: ArrayPlace, number: object, words: str
+) -> None:
+    metadata = tiny_metadata()
+    changed((*place.path, *(size - 1 for size in place.shape)), number)(metadata)
+    error = load_error(write_library(tmp_path, metadata, tiny_stats()))
+    assert words.format(name=place.name) in error
+
+
+@pytest.mark.parametrize("assignment", ["prefix_model", "prefix_centroid", "full_centroid"])
+def test_recommended_assignment_is_that_of_the_metadata(tmp_path: Path, assignment: str) -> None:
+    directory = write_library(tmp_path, {**tiny_metadata(), "assignment": assignment}, tiny_stats())
+    assert load_library(directory).assignment == assignment
+
+
+def test_equal_terciles_are_accepted(tmp_path: Path) -> None:
+    directory = write_library(tmp_path, {**tiny_metadata(), "range_terciles_pct": [0.0, 0.0]}, tiny_stats())
+    assert load_library(directory).range_terciles_pct == (0.0, 0.0)
+
+
+def test_arrays_of_the_prefix_model_are_those_of_the_metadata(directory: Path) -> None:
+    arrays, model = tiny_metadata()["prefix_models"][1], load_library(directory).prefix_model(30.0)
+    np.testing.assert_array_equal(model.input_center, arrays["inputs"]["center"])
+    np.testing.assert_array_equal(model.input_scale, arrays["inputs"]["scale"])
+    assert (model.input_clip, model.session_types) == (4.0, {"lunch": 0, "ny_am": 1})
+    assert model.membership.features.tolist() == arrays["membership"]["features"]
+    np.testing.assert_array_equal(model.membership.fingerprint, arrays["membership"]["fingerprint"])
+    np.testing.assert_array_equal(model.membership.logits, arrays["membership"]["logits"])
+    assert model.rest.columns.tolist() == list(range(len(OUTCOMES)))
+    np.testing.assert_array_equal(model.rest.coefficients, arrays["rest"]["coefficients"])
+    assert model.rest.quantile_coefficients is not None
+    np.testing.assert_array_equal(model.rest.quantile_coefficients, arrays["rest"]["quantile_coefficients"])
+    np.testing.assert_array_equal(model.rest.quantile_shifts, arrays["rest"]["quantile_shifts"])
+
+
+@pytest.mark.parametrize("coefficients", [[], [[]] * 36])
+def test_library_that_learned_nothing_of_the_rest_is_loaded(tmp_path: Path, coefficients: list[Any]) -> None:
+    metadata = tiny_metadata()
+    metadata["prefix_models"][1]["rest"] |= {
+        "outcomes": [], "coefficients": coefficients, "quantile_coefficients": [], "quantile_shifts": [0, 0, 0],
+    }  # fmt: skip
+    rest = load_library(write_library(tmp_path, metadata, tiny_stats())).prefix_model(30.0).rest
+    assert rest.coefficients.shape == (36, 0)
+    assert rest.quantile_coefficients is None
+
+
+def test_outcomes_that_were_learned_have_their_places(tmp_path: Path) -> None:
+    metadata = tiny_metadata()
+    rest = metadata["prefix_models"][1]["rest"]
+    rest["coefficients"] = [[row[2], row[5]] for row in rest["coefficients"]]
+    rest |= {"outcomes": [OUTCOMES[2], OUTCOMES[5]], "quantile_coefficients": []}
+    loaded = load_library(write_library(tmp_path, metadata, tiny_stats())).prefix_model(30.0).rest
+    assert loaded.columns.tolist() == [2, 5]
+    np.testing.assert_array_equal(loaded.coefficients, rest["coefficients"])
+
+
+def test_metadata_alone_is_read_without_the_other_files(directory: Path) -> None:
+    (directory / "cluster_stats.json").unlink()
+    metadata = load_metadata(directory)
+    assert (metadata.model_version, metadata.assignment) == ("0.0.1", "prefix_model")
+    assert metadata.selection[0].is_chosen
+    assert metadata.prefix_models[0].baselines.session_types == ["ny_am"]
+
+
+def test_metadata_alone_is_refused_as_with_the_library(directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError):
+        load_metadata(tmp_path / "none")
+    path = directory / "metadata.json"
+    path.write_text(path.read_text().replace('"feature_schema_version": 2', '"feature_schema_version": 1'))
+    with pytest.raises(ModelLoadError, match="got schema 1 with other names or order: train the library again"):
+        load_metadata(directory)
 
 
 def test_arrays_of_a_library_have_the_length_of_the_features(directory: Path) -> None:

@@ -3,13 +3,15 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stream_fp import create_online_classifier
 from stream_fp.sinks import minidash
 from stream_fp.sinks.minidash import write_row
-from tests.support.builders import make_prediction
+from tests.support.builders import SESSION_ID, event, make_prediction, write_tiny_library
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,3 +120,34 @@ def test_page_written_by_hand_is_taken_over(tmp_path: Path) -> None:
     path.write_text("<html>something else</html>")
     write_row(make_prediction(), path)
     assert len(rows_of(path)) == 1
+
+
+def test_row_shows_the_forecast_of_the_session(tmp_path: Path) -> None:
+    classifier = create_online_classifier(enabled=True, model_path=write_tiny_library(tmp_path / "v0.0.1"))
+    events = [event(minute=minute, price=100 + minute % 5 / 10) for minute in range(0, 60, 3)]
+    prediction = classifier.classify_partial_session({"events": events, "session_metadata": {}}, session_id=SESSION_ID)
+    assert prediction is not None
+    classifier.write_minidash_row(prediction, tmp_path / "dash.html")
+    (row,) = rows_of(tmp_path / "dash.html")
+    stats = prediction.predicted_stats
+    band = stats.natural_units.range_pct
+    assert row == [
+        SESSION_ID,
+        f"{prediction.pct_seen:g} %",
+        f"{prediction.archetype_id}: {prediction.classification_metadata.archetype_name}",
+        f"{100 * prediction.confidence:.0f}%",
+        stats.volatility_class,
+        f"{band.p10:.2f} - {band.p50:.2f} - {band.p90:.2f} %",
+        ", ".join(phase for phase, _ in stats.top_phases),
+        prediction.classification_metadata.timestamp[:19],
+        "0.0.1",
+    ]
+
+
+def test_hostile_archetype_name_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    prediction, name = make_prediction(), "</td></tr><script>\"calm\" & 'wild'</script>"
+    how = msgspec.structs.replace(prediction.classification_metadata, archetype_name=name)
+    write_row(msgspec.structs.replace(prediction, classification_metadata=how), tmp_path / "dash.html")
+    page = Page((tmp_path / "dash.html").read_text("utf-8"))
+    assert [row[2] for row in page.rows] == [f"1: {name}"]
+    assert "script" not in page.tags
