@@ -51,7 +51,9 @@ class Trained:
         return [self.dataset.session_types[row] for row in self.dataset.prefixes[checkpoint_pct].rows]
 
 
-@pytest.fixture(scope="module", params=[("standard", "pace_range"), ("robust", "pace_phases")], ids=lambda param: param[0])
+@pytest.fixture(
+    scope="module", params=[("standard", "pace_range"), ("robust", "pace_phases")], ids=lambda param: param[0]
+)
 def simulated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("golden")
     path = folder / "sessions.jsonl"

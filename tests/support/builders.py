@@ -298,7 +298,7 @@ def tiny_metadata() -> dict[str, Any]:
                 "rest_r2_true": 0.3,
                 "rest_r2_predicted": 0.2,
                 "range_r2": 0.4,
-                "direction_r2": 0.1,
+                "net_move_r2": 0.1,
                 "phases_r2": 0.2,
                 "log_loss_ratio": 0.7,
                 "is_eligible": True,

@@ -170,7 +170,10 @@ def plain_forecast(model: PrefixModel, vector: Array, session_type: str) -> tupl
         math.fsum(x * row[k] for x, row in zip(known, model.rest.quantile_coefficients.tolist(), strict=True)) + shift
         for k, shift in enumerate(model.rest.quantile_shifts.tolist())
     ]
-    return outcomes, [so_far + unit * step for step in sorted(max(0.0, step) for step in growth)]
+    final = [so_far + unit * step for step in sorted(max(0.0, step) for step in growth)]
+    if final[1] > 0:  # the whole is no narrower than its rest
+        outcomes[0] = min(outcomes[0], math.log(final[1]))
+    return outcomes, final
 
 
 @given(vector=usual_vectors, session_type=types)
