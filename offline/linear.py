@@ -23,7 +23,7 @@ Ints = npt.NDArray[np.int64]
 PENALTIES: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0)
 #: Width, in standard deviations of the target, within which the corner of the pinball loss is rounded off, so that it
 #: has a gradient: narrow beside the spread of forecasts, wide beside the steps of the optimiser.
-_SMOOTHING: Final = 0.05
+_SMOOTHING: Final = 0.01
 _MAX_ITERATIONS: Final = 500
 
 
