@@ -159,7 +159,7 @@ class PrefixModel:
             p10, p50, p90 = (so_far_pct + unit_pct * growth).tolist()
             final = (p10, p50, p90)
             # The whole is no narrower than its rest; the two are forecast one by one.
-            outcomes[0] = min(float(outcomes[0]), math.log(p50)) if p50 > 0 else outcomes[0]
+            outcomes[0] = min(float(outcomes[0]), math.log(max(p50, math.exp(-_MAX_LOG))))
         return RestForecast(outcomes=outcomes, final_range_pct=final)
 
 

@@ -144,6 +144,10 @@ def test_sidecar_of_every_method_fits_the_contract(tmp_path: Path, metric: str, 
         tmp_path, tiny_metadata(), distance_metric=metric, confidence_method=method, assignment=assignment
     )
     how = sidecar["classification_metadata"]
+    assert how["assignment"] == assignment or assignment == "auto"
+    # The prefix model has no distances to share out.
+    is_share = how["assignment"] != "prefix_model"
+    assert how["confidence_method"] == (method if is_share or method != "inverse_distance" else "calibrated")
     probabilities = how["probabilities"]
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
     assert sidecar["confidence"] == probabilities[str(sidecar["archetype_id"])]

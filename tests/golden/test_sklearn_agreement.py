@@ -190,7 +190,9 @@ class Reference:
         ratio = np.minimum(so_far / unit, 100)
         terms = np.column_stack((known, ratio, np.log(np.maximum(ratio, 0.01))))
         growth = _linear(np.array(rest.quantile_coefficients)).predict(terms) + rest.quantile_shifts
-        return outcomes, so_far[:, None] + unit[:, None] * np.sort(growth.clip(0), axis=1)
+        ranges = so_far[:, None] + unit[:, None] * np.sort(growth.clip(0), axis=1)
+        outcomes[:, 0] = np.minimum(outcomes[:, 0], np.log(ranges[:, 1]))  # the whole is no narrower than its rest
+        return outcomes, ranges
 
 
 def _linear(table: Array) -> LinearRegression:

@@ -88,6 +88,7 @@ def test_any_vector_gets_the_archetype_of_the_nearest_centroid_and_probabilities
     classifier = Classifier(library, distance_metric=metric, confidence_method=confidence, assignment=assignment)
     found = classifier.classify(vector, 30.0)
     away = away_from(library, vector, found.metric, assignment)
+    assert (found.method, found.confidence_method) == (assignment, confidence)
     assert found.archetype_id == int(away.argmin())
     assert found.distance == away.min()
     check_probabilities(found)
@@ -113,6 +114,8 @@ def test_prefix_model_assigns_by_its_own_probabilities_whatever_the_metric(
     assert found.confidence == expected.max()
     assert found.distance == away_from(library, vector, metric, "prefix_centroid")[found.archetype_id]
     assert (found.metric, found.method) == (metric, "prefix_model")
+    # It is a softmax, and calibrated, but no share of 1/distance.
+    assert found.confidence_method == ("calibrated" if confidence == "inverse_distance" else confidence)
     check_probabilities(found)
 
 

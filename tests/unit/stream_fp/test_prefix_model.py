@@ -171,8 +171,8 @@ def plain_forecast(model: PrefixModel, vector: Array, session_type: str) -> tupl
         for k, shift in enumerate(model.rest.quantile_shifts.tolist())
     ]
     final = [so_far + unit * step for step in sorted(max(0.0, step) for step in growth)]
-    if final[1] > 0:  # the whole is no narrower than its rest
-        outcomes[0] = min(outcomes[0], math.log(final[1]))
+    # The whole is no narrower than its rest.
+    outcomes[0] = min(outcomes[0], math.log(max(final[1], math.exp(-30))))
     return outcomes, final
 
 
@@ -195,6 +195,7 @@ def check_is_possible(found: RestForecast, vector: Array) -> None:
     assert found.final_range_pct is not None
     p10, p50, p90 = found.final_range_pct
     assert math.expm1(vector[RANGE]) / 100 <= p10 <= p50 <= p90 < math.inf
+    assert math.exp(found.outcomes[0]) <= p50 * (1 + 1e-9) + 1e-12
 
 
 @given(
@@ -224,6 +225,20 @@ def test_range_never_shrinks_where_no_growth_is_expected(model: PrefixModel) -> 
     vector = np.zeros(N_FEATURES)
     vector[RANGE] = math.log1p(100 * 0.7)
     assert forecast(still, vector).final_range_pct == pytest.approx((0.7, 0.7, 0.7), rel=1e-12)
+
+
+@pytest.mark.parametrize("so_far", [0.0, 0.001])
+def test_rest_of_a_session_whose_range_does_not_grow_is_no_wider_than_the_whole(
+    model: PrefixModel, so_far: float
+) -> None:
+    assert model.rest.quantile_coefficients is not None
+    still = with_rest(
+        model, quantile_coefficients=np.zeros_like(model.rest.quantile_coefficients), quantile_shifts=np.zeros(3)
+    )
+    vector = np.zeros(N_FEATURES)
+    vector[RANGE] = math.log1p(100 * so_far)
+    assert math.exp(forecast(model, vector).outcomes[0]) > 0.1
+    assert math.exp(forecast(still, vector).outcomes[0]) == pytest.approx(so_far, abs=1e-12)
 
 
 def test_quantiles_that_cross_are_put_in_order(model: PrefixModel) -> None:
