@@ -83,7 +83,8 @@ def fit_clusters(vectors: Array, *, n_archetypes: int, weights: Array, scaler: S
     fitted, replaced = fit_scaler(scaler, vectors)
     fitted.scale_ = fitted.scale_ / weights
     scaled = fitted.transform(vectors)
-    n_different = len(np.unique(np.round(scaled, 9), axis=0))
+    # Where only features without a weight differ, k-means would still find clusters, of nothing.
+    n_different = len(np.unique(np.round(scaled[:, weighted_features(weights)], 9), axis=0))
     if n_different < n_archetypes:
         raise ConfigError(
             "archetypes", f"expected at most {n_different}, the number of different sessions, got {n_archetypes}"

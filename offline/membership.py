@@ -79,6 +79,8 @@ def fit_membership(
     n_archetypes = int(labels.max()) + 1
     held_out = np.full((len(labels), n_archetypes), 1.0 / n_archetypes)
     for block, others in blocks(days) if hold_out else ():
+        if not len(others):  # a single session
+            continue
         model = _fit(inputs[others], targets[others], labels[others], days[others], n_archetypes)
         held_out[block] = _probabilities(inputs[block], *model)
     fingerprint, logits = _fit(inputs, targets, labels, days, n_archetypes)

@@ -26,6 +26,8 @@ _WIDTHS: Final = ((2.0, "very wide"), (1.3, "wide"), (0.8, "of usual width"), (0
 _PACES: Final = ((1.9, "wild"), (1.25, "lively"), (0.8, "steady"), (0.0, "calm"))
 #: Standard errors are far below; in standard deviations of all sessions.
 _STANDS_OUT: Final = 0.35
+#: Relative spread below which a feature is constant but for rounding, and nothing stands out.
+_NO_SPREAD: Final = 1e-9
 _PHASE_WORDS: Final = {
     "fvg_interaction": "gaps",
     "expansion_phase": "expansions",
@@ -51,14 +53,15 @@ def archetype_names(dataset: Dataset, labels: Ints, n_archetypes: int) -> list[s
         By archetype id; an archetype without sessions is called so.
     """
     spread = dataset.full.std(axis=0)
-    z_scores = (dataset.full - dataset.full.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    differs = spread > _NO_SPREAD * (1.0 + np.abs(dataset.full).max(axis=0))
+    z_scores = np.where(differs, dataset.full - dataset.full.mean(axis=0), 0.0) / np.where(differs, spread, 1.0)
     widths = _against_type(dataset.range_pct, dataset.session_types)
     paces = _against_type(np.expm1(dataset.full[:, _place("log_path_per_hour")]), dataset.session_types)
     names: list[str] = []
     for label in range(n_archetypes):
         members = labels == label
         if not members.any():
-            names.append("without sessions")
+            names.append(_distinct(["without sessions"], names))
             continue
         words = _words(
             z_scores[members].mean(axis=0), float(np.median(widths[members])), float(np.median(paces[members]))

@@ -87,5 +87,5 @@ def price_path(columns: Columns, end_us: int | None) -> Array:
     steps_us = columns.start_us + np.linspace(0.0, last_us - columns.start_us, N_PATH_POINTS)
     rows = np.searchsorted(times_us, steps_us, side="right") - 1
     known = rows >= 0
-    path[known] = 100.0 * np.log(prices[rows[known]] / prices[0])
+    path[known] = 100.0 * (prices[rows[known]] / prices[0] - 1.0)
     return path

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from offline.artifacts import write_library
 from offline.dataset import Dataset, load_dataset
@@ -26,6 +28,13 @@ class Learned(NamedTuple):
     trained: TrainedLibrary
     metadata: Metadata
     library: Library
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As training has it. Threads that wait for each other take most of the time where matrices are this small."""
+    with threadpool_limits(limits=1):
+        yield
 
 
 @pytest.fixture(scope="session")

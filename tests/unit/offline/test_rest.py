@@ -86,5 +86,5 @@ def test_path_has_the_latest_price_at_each_step_and_nothing_before_the_first() -
     assert len(path) == N_PATH_POINTS
     assert np.isnan(path[:20]).all()
     assert path[20] == path[29] == 0.0
-    assert path[30] == path[40] == pytest.approx(100 * math.log(1.1))
+    assert path[30] == path[40] == pytest.approx(10.0)
     assert np.isnan(price_path(columns_of([(1, None, None, 0, 3)]), None)).all()
