@@ -138,3 +138,8 @@ def test_wrong_option_is_a_usage_error(
     assert run("--input", sessions, "--output", tmp_path / "ab", *options) == 2
     assert "Usage:" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_exits_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "--checkpoints" in capsys.readouterr().out
