@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 import click
 
 import stream_fp
+from offline.commands.ab import ab_command
 from offline.commands.evaluate import evaluate_command
 from offline.commands.events import events_command
 from offline.commands.simulate import simulate_command
@@ -34,7 +35,7 @@ def cli() -> None:
     """Learn the archetypes of trading sessions, and judge what was learned."""
 
 
-for _command in (events_command, simulate_command, train_command, evaluate_command):
+for _command in (ab_command, events_command, simulate_command, train_command, evaluate_command):
     cli.add_command(_command)
 
 

@@ -34,7 +34,7 @@ from stream_fp.artifacts import ClusterStats, Metadata, SelectionTrial, Stabilit
 from stream_fp.errors import ConfigError, DocumentError
 from stream_fp.features import FEATURE_NAMES, SCHEMA_VERSION
 
-__all__ = ["TrainedLibrary", "TrainingOptions", "train"]
+__all__ = ["TrainedLibrary", "TrainingOptions", "library_versions", "train"]
 
 _DEFAULT_METRIC: Final = "euclidean"
 #: A split of fewer sessions leaves nothing on one side.
@@ -135,6 +135,18 @@ def train(dataset: Dataset, options: TrainingOptions) -> TrainedLibrary:
         return _train(dataset, options, checkpoints)
 
 
+def library_versions() -> dict[str, str]:
+    """Return the versions of what a library depends on beside dataset and options."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "scipy": scipy.__version__,
+        "joblib": joblib.__version__,
+        "stream_fp": stream_fp.__version__,
+    }
+
+
 def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float, ...]) -> TrainedLibrary:
     profile, n_archetypes, trials = _choice(dataset, options)
     clusters = fit_clusters(
@@ -200,14 +212,7 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
         },
         typical_events=dataset.typical_events,
         training=_summary(dataset),
-        libraries={
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
-            "scipy": scipy.__version__,
-            "joblib": joblib.__version__,
-            "stream_fp": stream_fp.__version__,
-        },
+        libraries=library_versions(),
         sha256={},
     )
     return TrainedLibrary(

@@ -22,7 +22,7 @@ Constructors take facts and build the sentence, so that the wording lives here a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +48,17 @@ __all__ = [
 
 class StreamFpError(Exception):
     """Base of every error that stream_fp raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made anew from its sentence, which is not what our constructors take: then a worker
+        # process that raises one would bring down the whole pool instead.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[StreamFpError], args: tuple[object, ...]) -> StreamFpError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigError(StreamFpError, ValueError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from offline.commands.counts import AUTO, DEFAULT_CHECKPOINTS, MAX_SEED, archetype_count, checkpoint_list
 from offline.commands.periods import check_period, iso_date
 from offline.console import file_progress, say, work_progress
 from offline.profiles import PROFILES
@@ -23,34 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train_command"]
 
-AUTO: Final = "auto"
 #: Below this, 30 features are learned from little more than as many sessions.
 FEW_SESSIONS: Final = 100
-_DEFAULT_CHECKPOINTS: Final = "25,30,40,50"
-_MAX_SEED: Final = 2**32 - 1  # what scikit-learn takes
-
-
-def _checkpoints(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
-    found = set()
-    for text in ",".join(values).split(","):
-        try:
-            checkpoint_pct = float(text)
-        except ValueError as error:
-            raise click.BadParameter(f"expected percentages such as {_DEFAULT_CHECKPOINTS}, got {text!r}") from error
-        # As the service has it: a model for another checkpoint would never be asked.
-        if not MIN_CHECKPOINT_PCT <= checkpoint_pct <= MAX_CHECKPOINT_PCT:
-            bounds = f"{MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}"
-            raise click.BadParameter(f"expected percentages from {bounds}, got {text!r}")
-        found.add(checkpoint_pct)
-    return tuple(sorted(found))
-
-
-def _archetypes(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
-    if value == AUTO:
-        return None
-    if not value.isdecimal() or int(value) < 2:
-        raise click.BadParameter(f"expected a number of at least 2, or {AUTO}, got {value!r}")
-    return int(value)
 
 
 def _csv_file(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
@@ -85,7 +60,7 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
 @click.option("--until", "last", callback=iso_date, metavar="DATE", help="Leave out sessions dated after.")
 @click.option(
     "--archetypes",
-    callback=_archetypes,
+    callback=archetype_count,
     default=AUTO,
     show_default=True,
     metavar="N|auto",
@@ -105,13 +80,13 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
     show_default=True,
     help="Scale by mean and standard deviation, or by median and interquartile range.",
 )
-@click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, show_default=True, help="Seed of k-means.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of k-means.")
 @click.option(
     "--checkpoints",
     multiple=True,
-    default=(_DEFAULT_CHECKPOINTS,),
-    show_default=_DEFAULT_CHECKPOINTS,
-    callback=_checkpoints,
+    default=(DEFAULT_CHECKPOINTS,),
+    show_default=DEFAULT_CHECKPOINTS,
+    callback=checkpoint_list,
     metavar="PCT[,PCT...]",
     help=f"Completions at which prefixes are cut, in per cent from {MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}; "
     "may be repeated.",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 
@@ -87,3 +88,10 @@ def test_every_error_that_can_be_made_is_among_the_examples() -> None:
 
 def test_stage_of_a_record_error_is_where_it_happened() -> None:
     assert (RecordDecodeError("x").stage, RecordInvalidError("x").stage) == ("decode", "apply")
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_error_of_a_worker_process_arrives_as_it_was_raised(error: StreamFpError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(arrived) is type(error)
+    assert (str(arrived), vars(arrived)) == (str(error), vars(error))

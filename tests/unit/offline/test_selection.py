@@ -15,10 +15,9 @@ from sklearn.metrics import adjusted_rand_score
 from offline import selection
 from offline.clusters import fit_clusters
 from offline.dataset import Dataset, Prefixes
-from offline.profiles import PROFILES, profile_weights
+from offline.profiles import DEFAULT_PROFILE, PROFILES, profile_weights
 from offline.selection import (
     DEFAULT_N_ARCHETYPES,
-    DEFAULT_PROFILE,
     MIN_SESSIONS,
     N_REFITS,
     choose,
