@@ -83,6 +83,7 @@ def empty_checkpoint(n_archetypes: int = 4) -> CheckpointReport:
         "confusion": [[0] * n_archetypes for _ in range(n_archetypes)],
         "by_month": {},
         "by_session_type": {},
+        "best_guess": "session type",
     }
     return msgspec.convert(values, CheckpointReport)
 
