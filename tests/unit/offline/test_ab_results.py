@@ -83,7 +83,7 @@ def test_cells_that_differ_by_chance_are_seldom_called_different_although_the_be
     n_wrong = n_naive = 0
     for _ in range(n_runs):
         losses = rng.gamma(2.0, 0.3, (n_days, 1)) + rng.normal(0.0, 0.2, (n_days, n_cells))
-        bootstrap = WeekBootstrap(np.arange(n_days), seed=int(rng.integers(1000)))
+        bootstrap = WeekBootstrap(7 * np.arange(n_days), seed=int(rng.integers(1000)))
         means = losses.mean(axis=0)
         best = int(means.argmin())
         low, _ = simultaneous_bands(bootstrap.sums(losses) / n_days, means, best)
