@@ -56,7 +56,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
 
 class CellResult(Struct, frozen=True, kw_only=True):
-    """One cell at one checkpoint, over all splits; intervals are 95 %, from days resampled."""
+    """One cell at one checkpoint, over all splits; intervals are 95 %, from weeks resampled."""
 
     name: str
     cell: Cell

@@ -29,8 +29,9 @@ def print_ab(result: AbResult, files: tuple[Path, Path]) -> None:
     console.print(_short(result))
     lines = [
         "Log loss and Brier score: lower is better. ECE: mean distance between confidence and accuracy.",
-        "Band: log loss minus that of the reference, 95 % for all pairs of cells at once, days resampled. p: McNemar's",
-        "exact test, Holm-corrected. A difference is real where the band leaves out 0, else where p is below 0.05.",
+        "Band: log loss minus that of the reference, 95 % for all pairs of cells at once, weeks resampled.",
+        "p: McNemar's exact test, Holm-corrected.",
+        "A difference is real where the band leaves out 0, else where p is below 0.05.",
         "* Of the other scaler, hence about other archetypes, which may be easier or harder to tell: see the guesses.",
         "prefix_model ignores metric and confidence method; full_centroid has no mahalanobis.",
     ]

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from offline.dataset import Dataset
+from offline.dataset import NORMAL_REGIME, Dataset
 from offline.naming import archetype_names
+from offline.rounding import rounded
 from stream_fp.artifacts import ArchetypeStats, TypicalUnits
 from stream_fp.features import FEATURE_NAMES, RANGE
 from stream_fp.forecast import top_phases, volatility_class
@@ -27,9 +28,6 @@ Ints = npt.NDArray[np.int64]
 
 #: Stands for a session type that nothing names.
 UNKNOWN_TYPE: Final = "unknown"
-#: Said of sessions whose events name no regime.
-_NORMAL_REGIME: Final = 1
-_DECIMALS: Final = 4
 _EFFICIENCY: Final = FEATURE_NAMES.index("path_efficiency")
 _TEMPO: Final = FEATURE_NAMES.index("log_events_per_hour")
 
@@ -74,17 +72,17 @@ def _stats(  # noqa: PLR0917 - what there is to say of one archetype
         name=name,
         n_sessions=int(members.sum()),
         volatility_class=volatility_class(float(p50), terciles_pct),
-        range_p50=_rounded(np.median(z_scores[members, RANGE])),
-        dominant_htf_regime=int(regime_shares.argmax()) if regime_shares.any() else _NORMAL_REGIME,
+        range_p50=rounded(np.median(z_scores[members, RANGE])),
+        dominant_htf_regime=int(regime_shares.argmax()) if regime_shares.any() else NORMAL_REGIME,
         top_phases=top_phases(rates.max(axis=0), z_scores[members, :N_PHASES].mean(axis=0)),
         session_type_probabilities=_type_shares(np.array(dataset.session_types)[members].tolist()),
         natural_units=TypicalUnits(
-            range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
+            range_pct=Quantiles(p10=rounded(p10), p50=rounded(p50), p90=rounded(p90)),
             phase_rates_per_100_events={
-                phase: _rounded(rate) for phase, rate in zip(PHASES, np.median(rates, axis=0), strict=True)
+                phase: rounded(rate) for phase, rate in zip(PHASES, np.median(rates, axis=0), strict=True)
             },
-            efficiency=_rounded(np.median(dataset.full[members, _EFFICIENCY])),
-            events_per_hour=_rounded(np.expm1(np.median(dataset.full[members, _TEMPO]))),
+            efficiency=rounded(np.median(dataset.full[members, _EFFICIENCY])),
+            events_per_hour=rounded(np.expm1(np.median(dataset.full[members, _TEMPO]))),
         ),
     )
 
@@ -93,8 +91,4 @@ def _type_shares(session_types: list[str]) -> dict[str, float]:
     """Return the share of each type that occurs, the most frequent first."""
     counts = Counter(session_type or UNKNOWN_TYPE for session_type in session_types)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return {session_type: _rounded(n / len(session_types)) for session_type, n in ordered}
-
-
-def _rounded(value: float | np.floating[npt.NBitBase]) -> float:
-    return round(float(value), _DECIMALS) + 0.0  # no negative zero
+    return {session_type: rounded(n / len(session_types)) for session_type, n in ordered}

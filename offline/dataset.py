@@ -31,7 +31,16 @@ from stream_fp.files import find_files
 from stream_fp.phases import N_PHASES
 from stream_fp.prefix_model import OUTCOMES
 
-__all__ = ["DEFAULT_CHECKPOINTS_PCT", "DEFAULT_MIN_EVENTS", "Dataset", "Prefixes", "Progress", "Tables", "load_dataset"]
+__all__ = [
+    "DEFAULT_CHECKPOINTS_PCT",
+    "DEFAULT_MIN_EVENTS",
+    "NORMAL_REGIME",
+    "Dataset",
+    "Prefixes",
+    "Progress",
+    "Tables",
+    "load_dataset",
+]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -45,8 +54,8 @@ _WORTH_WORKERS_BYTES: Final = 32 * 2**20
 #: Remarks beyond these only say again what the counts say.
 _MAX_REMARKS: Final = 20
 _REGIME_0: Final = FEATURE_NAMES.index("htf_regime_0_share")
-#: Said of a prefix whose events name no regime.
-_NORMAL_REGIME: Final = 1
+#: Said of sessions and prefixes whose events name no regime.
+NORMAL_REGIME: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +84,7 @@ class Prefixes:
     def dominant_regimes(self) -> Ints:
         """Most frequent regime so far, shape (n_prefixes,); 1 where the events name none."""
         shares = self.vectors[:, _REGIME_0 : _REGIME_0 + 3]
-        return np.where(shares.any(axis=1), shares.argmax(axis=1), _NORMAL_REGIME)
+        return np.where(shares.any(axis=1), shares.argmax(axis=1), NORMAL_REGIME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -192,8 +192,13 @@ def _silhouette(scaled: Array, labels: Ints) -> float:
 
 def _notes(dataset: Dataset, metadata: Metadata, checkpoints: dict[str, CheckpointReport]) -> list[str]:
     notes = []
-    if dataset.dates[0] <= metadata.training.last_date:
+    training = metadata.training
+    if any(training.first_date <= date <= training.last_date for date in dataset.dates):
         notes.append("Some of these sessions were trained on: the figures are better than those of new sessions")
+    elif dataset.dates[0] < training.first_date:
+        notes.append(
+            "Some of these sessions are older than those trained on: no live service could have judged them so"
+        )
     few = [f"{name} %" for name, found in checkpoints.items() if found.n < _FEW_SESSIONS]
     if few:
         notes.append(f"Few sessions reached {', '.join(few)}: look at the intervals before the figures")

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from offline.dataset import Dataset
 from offline.report import MAX_EXAMPLES, N_BAND_STEPS, ArchetypePicture, Band, PricePath
+from offline.rounding import rounded
 from stream_fp.artifacts import ArchetypeStats
 from stream_fp.features import FEATURE_NAMES
 from stream_fp.messages import Quantiles
@@ -19,7 +20,6 @@ __all__ = ["overall_phase_rates", "picture"]
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_DECIMALS: Final = 4
 _EFFICIENCY: Final = FEATURE_NAMES.index("path_efficiency")
 
 
@@ -64,9 +64,9 @@ def picture(stats: ArchetypeStats, dataset: Dataset, labels: Ints, scaled: Array
         examples=[_path(dataset, int(row)) for row in nearest[:MAX_EXAMPLES]],
         mean_band=_band(dataset.paths[rows]),
         phase_rates=_rates(dataset.phase_rates[rows]),
-        range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
-        session_types={str(types[i]): _rounded(counts[i] / len(rows)) for i in order},
-        efficiency=_rounded(np.median(dataset.full[rows, _EFFICIENCY])),
+        range_pct=Quantiles(p10=rounded(p10), p50=rounded(p50), p90=rounded(p90)),
+        session_types={str(types[i]): rounded(counts[i] / len(rows)) for i in order},
+        efficiency=rounded(np.median(dataset.full[rows, _EFFICIENCY])),
         volatility_class=stats.volatility_class,
     )
 
@@ -77,8 +77,8 @@ def _path(dataset: Dataset, row: int) -> PricePath:
     times = np.linspace(0.0, 1.0, len(moves))
     return PricePath(
         session_id=dataset.session_ids[row],
-        time=[_rounded(time) for time in times[known]],
-        move_pct=[_rounded(move) for move in moves[known]],
+        time=[rounded(time) for time in times[known]],
+        move_pct=[rounded(move) for move in moves[known]],
     )
 
 
@@ -87,12 +87,8 @@ def _band(paths: Array) -> Band:
     moves = np.nan_to_num(paths, nan=0.0)
     steps = np.linspace(0, paths.shape[1] - 1, N_BAND_STEPS).round().astype(np.int64)
     p10, p50, p90 = np.quantile(moves[:, steps], (0.1, 0.5, 0.9), axis=0)
-    return Band(p10=[_rounded(x) for x in p10], p50=[_rounded(x) for x in p50], p90=[_rounded(x) for x in p90])
+    return Band(p10=[rounded(x) for x in p10], p50=[rounded(x) for x in p50], p90=[rounded(x) for x in p90])
 
 
 def _rates(rates: Array) -> dict[str, float]:
-    return {phase: _rounded(rate) for phase, rate in zip(PHASES, rates.mean(axis=0), strict=True)}
-
-
-def _rounded(value: float | np.floating[npt.NBitBase]) -> float:
-    return round(float(value), _DECIMALS) + 0.0  # no negative zero
+    return {phase: rounded(rate) for phase, rate in zip(PHASES, rates.mean(axis=0), strict=True)}

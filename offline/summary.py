@@ -27,6 +27,7 @@ def print_summary(dataset: Dataset, trained: TrainedLibrary, output: Path, finge
     if trained.metadata.selection:
         console.print(_trials(trained))
     console.print(_archetypes(trained))
+    console.print(f"Stability: {trained.stability_ari:.2f} (adjusted Rand index of refits to resampled sessions)")
     console.print(_prefix_models(trained))
     _print_left_out(console, dataset)
     training = trained.metadata.training

@@ -29,7 +29,7 @@ from offline.prefix_centroids import Calibration
 from offline.prefix_models import PREFIX_MODEL, PrefixFit, Way, fit_prefix_model
 from offline.profiles import profile_weights
 from offline.scalers import ScalerKind, scaler_arrays
-from offline.selection import MIN_SESSIONS, choose, refit_centroids
+from offline.selection import MIN_SESSIONS, choose, refit_centroids, stability_ari
 from stream_fp.artifacts import ClusterStats, Metadata, SelectionTrial, StabilityArrays, TrainingSummary
 from stream_fp.errors import ConfigError, DocumentError
 from stream_fp.features import FEATURE_NAMES, SCHEMA_VERSION
@@ -63,6 +63,8 @@ class TrainedLibrary:
         By checkpoint and way to assign: how it did on prefixes that were held out.
     type_agreement : dict of float to float
         By checkpoint: how often a guess from the session type alone was right, on the same sessions.
+    stability_ari : float
+        Mean adjusted Rand index between `labels` and those of refits to resampled sessions.
     notes : tuple of str
         Fallbacks that a user should know of.
     """
@@ -74,6 +76,7 @@ class TrainedLibrary:
     stats: ClusterStats
     calibration: dict[float, dict[Way, Calibration]]
     type_agreement: dict[float, float]
+    stability_ari: float
     notes: tuple[str, ...]
 
 
@@ -185,8 +188,9 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
             "training", f"expected at least two sessions that reach a checkpoint, found fewer ({reached})"
         )
     low, high = np.quantile(dataset.range_pct, (1 / 3, 2 / 3)).tolist()
-    z_scores = clusters.scaled(dataset.full) / clusters.weights
+    scaled = clusters.scaled(dataset.full)
     features = weighted_features(clusters.weights)
+    refits = refit_centroids(clusters, dataset.full, options.seed)
     metadata = Metadata(
         model_version=options.model_version,
         created_at="",
@@ -200,9 +204,7 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
         range_terciles_pct=(low, high),
         assignment=_best_assignment(fits),
         selection=trials,
-        stability=StabilityArrays(
-            features=features, centroids=refit_centroids(clusters, dataset.full, options.seed).tolist()
-        ),
+        stability=StabilityArrays(features=features, centroids=refits.tolist()),
         prefix_models=[fit.arrays for fit in fits],
         completion=dataset.completion,
         min_events=dataset.min_events,
@@ -222,10 +224,11 @@ def _train(dataset: Dataset, options: TrainingOptions, checkpoints: tuple[float,
         metadata=metadata,
         stats=ClusterStats(
             model_version=options.model_version,
-            archetypes=archetype_stats(dataset, z_scores, labels, n_archetypes, (low, high)),
+            archetypes=archetype_stats(dataset, scaled / clusters.weights, labels, n_archetypes, (low, high)),
         ),
         calibration={fit.arrays.checkpoint_pct: fit.calibration for fit in fits},
         type_agreement={fit.arrays.checkpoint_pct: fit.type_agreement for fit in fits},
+        stability_ari=stability_ari(labels, scaled[:, features], refits),
         notes=tuple(notes),
     )
 

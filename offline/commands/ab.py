@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from offline.commands.counts import AUTO, DEFAULT_CHECKPOINTS, MAX_SEED, archetype_count, checkpoint_list
-from offline.commands.periods import iso_date
+from offline.commands.options import (
+    AUTO,
+    archetypes_option,
+    check_period,
+    checkpoints_option,
+    completion_option,
+    input_option,
+    n_jobs_option,
+    period_options,
+    profile_option,
+    seed_option,
+)
 from offline.console import file_progress, say, work_progress
-from offline.profiles import PROFILES
-from stream_fp.completion import POLICIES
-from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
 
 if TYPE_CHECKING:
     from stream_fp.completion import CompletionPolicy
@@ -27,23 +34,14 @@ _MAX_SPLITS: Final = 50
 
 
 @click.command("ab")
-@click.option(
-    "--input",
-    "source",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="JSON Lines of messages, a session document, or a folder of such files.",
-)
+@input_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder of the results; a run that was interrupted goes on where it stood.",
 )
-@click.option(
-    "--from", "first", callback=iso_date, metavar="DATE", help="Leave out sessions dated before, such as 2025-01-31."
-)
-@click.option("--until", "last", callback=iso_date, metavar="DATE", help="Leave out sessions dated after.")
+@period_options
 @click.option(
     "--splits",
     "n_splits",
@@ -52,52 +50,12 @@ _MAX_SPLITS: Final = 50
     show_default=True,
     help="Steps over the second half of the time: each learns from what came before it.",
 )
-@click.option(
-    "--archetypes",
-    callback=archetype_count,
-    default=AUTO,
-    show_default=True,
-    metavar="N|auto",
-    help="How many to learn; auto chooses anew in each split, from its past, which takes a while.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice([AUTO, *PROFILES]),
-    default=AUTO,
-    show_default=True,
-    help="Which features tell archetypes apart; auto chooses by the same evidence.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, MAX_SEED),
-    default=0,
-    show_default=True,
-    help="Seed of k-means and of the days resampled.",
-)
-@click.option(
-    "--checkpoints",
-    multiple=True,
-    default=(DEFAULT_CHECKPOINTS,),
-    show_default=DEFAULT_CHECKPOINTS,
-    callback=checkpoint_list,
-    metavar="PCT[,PCT...]",
-    help=f"Completions at which prefixes are cut, in per cent from {MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}; "
-    "may be repeated.",
-)
-@click.option(
-    "--completion",
-    type=click.Choice(list(POLICIES)),
-    default="auto",
-    show_default=True,
-    help="How completion is measured; the service should use the same.",
-)
-@click.option(
-    "--n-jobs",
-    type=click.IntRange(min=-1),
-    default=0,
-    show_default="one a core, fewer to read a small input",
-    help="Processes; -1 is one a core. The result is the same for any number.",
-)
+@archetypes_option("anew in each split, from its past, which takes a while")
+@profile_option
+@seed_option("k-means and of the weeks resampled")
+@checkpoints_option
+@completion_option
+@n_jobs_option("one a core, fewer to read a small input")
 @click.option("--force", is_flag=True, help="Start anew, and replace the results that the folder holds.")
 def ab_command(
     *,
@@ -122,6 +80,7 @@ def ab_command(
     from offline.ab_table import print_ab  # noqa: PLC0415
     from offline.dataset import load_dataset  # noqa: PLC0415
 
+    check_period(first, last)
     folder = PartFolder(output, force=force)
     with file_progress() as progress:
         dataset = load_dataset(
@@ -145,7 +104,7 @@ def ab_command(
     say(f"Comparing on {len(dataset)} sessions in {n_splits} split{'s' * (n_splits != 1)}")
     with work_progress("task") as progress:
         parts = run_grid(dataset, options, folder, progress)
-    say("Resampling days")
+    say("Resampling weeks")
     sides = [(split.past, split.future) for split in make_splits(dataset, n_splits)]
     result = make_result(dataset, parts, sides, seed)
     print_ab(result, folder.write_results(encode_result(result), encode_table(result)))

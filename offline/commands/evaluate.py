@@ -6,11 +6,11 @@ Only options and order of work; the work itself is in `offline.evaluate` and the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from offline.commands.periods import check_period, iso_date
+from offline.commands.options import check_period, input_option, n_jobs_option, period_options, seed_option
 from offline.console import file_progress, say
 from offline.report import REPORT_FILES
 
@@ -21,17 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_command"]
 
-_MAX_SEED: Final = 2**32 - 1
-
 
 @click.command("evaluate")
-@click.option(
-    "--input",
-    "source",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="JSON Lines of messages, a session document, or a folder of such files.",
-)
+@input_option
 @click.option(
     "--model-path", type=click.Path(path_type=Path), required=True, help="Folder of the library that is judged."
 )
@@ -41,25 +33,14 @@ _MAX_SEED: Final = 2**32 - 1
     required=True,
     help=f"Folder for {', '.join(REPORT_FILES)}; made where it is missing.",
 )
-@click.option(
-    "--from", "first", callback=iso_date, metavar="DATE", help="Leave out sessions dated before, such as 2025-01-31."
-)
-@click.option("--until", "last", callback=iso_date, metavar="DATE", help="Leave out sessions dated after.")
+@period_options
 @click.option(
     "--include-training",
     is_flag=True,
     help="Judge sessions of the training period too; by default they are left out, with a day between.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, _MAX_SEED), default=0, show_default=True, help="Seed of the bootstrap intervals."
-)
-@click.option(
-    "--n-jobs",
-    type=click.IntRange(min=-1),
-    default=0,
-    show_default="chosen by the size of the input",
-    help="Processes that read files; -1 is one a core. The result is the same for any number.",
-)
+@seed_option("the bootstrap intervals")
+@n_jobs_option("chosen by the size of the input", " that read files")
 @click.option("--force", is_flag=True, help="Replace the report that the output folder holds.")
 def evaluate_command(
     *,

@@ -11,12 +11,19 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from offline.commands.counts import AUTO, DEFAULT_CHECKPOINTS, MAX_SEED, archetype_count, checkpoint_list
-from offline.commands.periods import check_period, iso_date
+from offline.commands.options import (
+    AUTO,
+    archetypes_option,
+    check_period,
+    checkpoints_option,
+    completion_option,
+    input_option,
+    n_jobs_option,
+    period_options,
+    profile_option,
+    seed_option,
+)
 from offline.console import file_progress, say, work_progress
-from offline.profiles import PROFILES
-from stream_fp.completion import POLICIES
-from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
 
 if TYPE_CHECKING:
     from offline.scalers import ScalerKind
@@ -41,38 +48,16 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
 
 
 @click.command("train")
-@click.option(
-    "--input",
-    "source",
-    type=click.Path(exists=True, path_type=Path),
-    required=True,
-    help="JSON Lines of messages, a session document, or a folder of such files.",
-)
+@input_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
     help="Folder of the library, such as models/session_fingerprints/v1.0.2; must not exist.",
 )
-@click.option(
-    "--from", "first", callback=iso_date, metavar="DATE", help="Leave out sessions dated before, such as 2025-01-31."
-)
-@click.option("--until", "last", callback=iso_date, metavar="DATE", help="Leave out sessions dated after.")
-@click.option(
-    "--archetypes",
-    callback=archetype_count,
-    default=AUTO,
-    show_default=True,
-    metavar="N|auto",
-    help="How many to learn; auto chooses by what they tell, how stable they are and how early they show.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice([AUTO, *PROFILES]),
-    default=AUTO,
-    show_default=True,
-    help="Which features tell archetypes apart; auto chooses by the same evidence.",
-)
+@period_options
+@archetypes_option("by what they tell, how stable they are and how early they show")
+@profile_option
 @click.option(
     "--scaler",
     type=click.Choice(["standard", "robust"]),
@@ -80,31 +65,10 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
     show_default=True,
     help="Scale by mean and standard deviation, or by median and interquartile range.",
 )
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of k-means.")
-@click.option(
-    "--checkpoints",
-    multiple=True,
-    default=(DEFAULT_CHECKPOINTS,),
-    show_default=DEFAULT_CHECKPOINTS,
-    callback=checkpoint_list,
-    metavar="PCT[,PCT...]",
-    help=f"Completions at which prefixes are cut, in per cent from {MIN_CHECKPOINT_PCT:g} to {MAX_CHECKPOINT_PCT:g}; "
-    "may be repeated.",
-)
-@click.option(
-    "--completion",
-    type=click.Choice(list(POLICIES)),
-    default="auto",
-    show_default=True,
-    help="How completion is measured; the service should use the same.",
-)
-@click.option(
-    "--n-jobs",
-    type=click.IntRange(min=-1),
-    default=0,
-    show_default="chosen by the size of the input",
-    help="Processes; -1 is one a core. The result is the same for any number.",
-)
+@seed_option("k-means")
+@checkpoints_option
+@completion_option
+@n_jobs_option("chosen by the size of the input")
 @click.option(
     "--fingerprints",
     type=click.Path(dir_okay=False, path_type=Path),

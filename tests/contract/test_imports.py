@@ -21,6 +21,7 @@ importlib.import_module({module!r})
 forbidden = {{"sklearn", "scipy", "joblib", "pandas", "polars", "matplotlib", "jinja2", "offline", "confluent_kafka"}}
 print(*sorted(forbidden & {{name.partition(".")[0] for name in sys.modules}}))
 """
+#: Every way to unpickle replaced by a refusal (and seen to refuse), then a library is loaded.
 LOAD = """
 import io, pickle, sys
 from pathlib import Path

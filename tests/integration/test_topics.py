@@ -13,6 +13,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import UnknownTopicOrPartitionError
 
 from stream_fp.config import Settings
 from stream_fp.errors import TopicMissingError
@@ -58,9 +59,14 @@ async def n_partitions(admin: AIOKafkaAdminClient, topic: str) -> int:
 
 
 async def config(admin: AIOKafkaAdminClient, topic: str, name: str) -> str:
-    (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-    ((_, _, _, _, entries),) = response.resources
-    return next(str(entry[1]) for entry in entries if entry[0] == name)
+    """Ask until the broker knows the topic, which may be a moment after it was created."""
+    async with asyncio.timeout(30):
+        while True:
+            (response,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            ((code, _, _, _, entries),) = response.resources
+            if code != UnknownTopicOrPartitionError.errno:
+                return next(str(entry[1]) for entry in entries if entry[0] == name)
+            await asyncio.sleep(0.05)
 
 
 async def test_missing_output_and_dead_letter_topic_are_created_with_the_partitions_of_the_input(

@@ -92,6 +92,7 @@ def test_stage_of_a_record_error_is_where_it_happened() -> None:
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_error_of_a_worker_process_arrives_as_it_was_raised(error: StreamFpError) -> None:
+    # As joblib brings an error from a worker; an error with an `__init__` of its own often fails to come back.
     arrived = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert type(arrived) is type(error)
     assert (str(arrived), vars(arrived)) == (str(error), vars(error))

@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import joblib
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,7 +18,6 @@ from offline.artifacts import check_output, write_library
 from offline.dataset import Dataset, Prefixes, load_dataset
 from offline.prefix_models import guess_agreement
 from offline.rest import N_PATH_POINTS
-from offline.scalers import fit_scaler
 from offline.simulate import interleave, simulate_sessions
 from offline.train import TrainedLibrary, TrainingOptions, train
 from stream_fp.completion import DEFAULT_SCHEDULES
@@ -110,6 +110,7 @@ def test_another_seed_finds_the_same_separate_groups(seed: int) -> None:
 
 def test_pickled_models_predict_the_archetype_ids(dataset: Dataset, trained: TrainedLibrary, tmp_path: Path) -> None:
     write_library(trained, tmp_path / "v1")
+    # The service never reads these two; who does, reads what was written a line before.
     kmeans, scaler = (joblib.load(tmp_path / "v1" / name) for name in ("kmeans_model.pkl", "scaler.pkl"))
     assert kmeans.predict(scaler.transform(dataset.full)).tolist() == trained.labels.tolist()
     assert kmeans.labels_.tolist() == trained.labels.tolist()
@@ -126,28 +127,36 @@ def test_equal_sessions_are_no_archetypes() -> None:
         train(dataset_of(full), TrainingOptions(model_version="1", profile="all", n_archetypes=3))
 
 
-@pytest.mark.parametrize("kind", ["standard", "robust"])
-def test_constant_feature_gets_scale_one(kind: str) -> None:
-    vectors = blobs(30, 3)[0]
-    vectors[:, 4] = 7.25
-    scaler, replaced = fit_scaler("standard" if kind == "standard" else "robust", vectors)
-    assert scaler.scale_[4] == 1.0
-    assert replaced == []
-    assert (scaler.transform(vectors)[:, 4] == 0).all()
-
-
-def test_feature_that_is_mostly_constant_gets_its_standard_deviation_in_a_robust_scaler() -> None:
+def test_robust_scaler_says_which_features_it_scales_otherwise() -> None:
     vectors = blobs(40, 2)[0]
     vectors[:, 4] = 0.0
     vectors[:6, 4] = 50.0
-    scaler, replaced = fit_scaler("robust", vectors)
-    assert replaced == [4]
-    assert scaler.scale_[4] == pytest.approx(vectors[:, 4].std())
     trained = train(
         dataset_of(vectors), TrainingOptions(model_version="1", profile="all", n_archetypes=2, scaler="robust")
     )
     assert any(note.startswith(FEATURE_NAMES[4]) for note in trained.notes)
-    assert trained.metadata.scaler.scale[4] == scaler.scale_[4]
+    assert trained.metadata.scaler.scale[4] == pytest.approx(vectors[:, 4].std())
+
+
+@pytest.mark.parametrize("n_before", [130, 180])
+def test_sessions_after_the_period_change_nothing_that_is_learned(n_before: int, tmp_path: Path) -> None:
+    """The file of the whole year and the one that ends with the period give the same library."""
+    sessions = list(simulate_sessions(220, seed=8))
+    last_date = sessions[n_before - 1].session_id[-10:]
+    files = {
+        "past": [session for session in sessions if session.session_id[-10:] <= last_date],
+        "whole": sessions,
+    }
+    learned = []
+    for name, told in files.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(message) + "\n" for message in interleave(told)))
+        dataset = load_dataset(path, checkpoints_pct=(30.0, 50.0), last_date=last_date)
+        metadata = train(dataset, TrainingOptions(model_version="1")).metadata
+        # What was left out is counted by file, not by period.
+        training = msgspec.structs.replace(metadata.training, n_skipped={})
+        learned.append(msgspec.json.encode(msgspec.structs.replace(metadata, training=training)))
+    assert learned[0] == learned[1]
 
 
 def test_checkpoint_that_was_not_cut_is_refused(dataset: Dataset) -> None:
