@@ -184,7 +184,7 @@ class _Collector:
     def closed(self, session: Session, reason: str) -> None:
         """Keep the vector of the whole session, and what belongs to it."""
         prefixes = self._prefixes.pop(session.id, {})
-        if len(session.times) < self._min_events:
+        if session.n_held < self._min_events:
             self._found.skipped[f"session: fewer than {self._min_events} events"] += 1
             return
         facts, columns = session.facts, session.columns()

@@ -17,7 +17,7 @@ from offline.linear import fit_quantile, fit_ridge, ridge_penalty
 from offline.splits import blocks, forward_splits
 from stream_fp.artifacts import RestArrays
 from stream_fp.features import N_FEATURES
-from stream_fp.prefix_model import OUTCOMES, QUANTILES, range_ratio
+from stream_fp.prefix_model import OUTCOMES, QUANTILES, range_ratios
 
 __all__ = ["fit_rest"]
 
@@ -85,7 +85,7 @@ def fit_rest(inputs: Array, probabilities: Array, rests: Array, ranges_pct: Arra
 
 def _fit_quantiles(known: Array, unit_pct: Array, ranges_pct: Array, days: Ints) -> tuple[Array, Array]:
     so_far_pct, final_pct = ranges_pct.T
-    rows = np.hstack((known, range_ratio(so_far_pct, unit_pct).T))
+    rows = np.hstack((known, range_ratios(so_far_pct, unit_pct).T))
     # An error counts in per cent of price, not in units of the forecast.
     target = _Growth(rows, np.maximum(final_pct - so_far_pct, 0.0) / unit_pct, unit_pct)
     held_out = list(blocks(days))

@@ -104,9 +104,9 @@ def distances(vector: Array, centroids: Array, metric: DistanceMetric, precision
         if precision is None:
             msg = "expected a precision matrix for the mahalanobis distance, got none"
             raise ValueError(msg)
-        squares = ((away @ precision) * away).sum(axis=1)
+        squares = np.add.reduce((away @ precision) * away, axis=1)
     else:
-        squares = (away * away).sum(axis=1)
+        squares = np.add.reduce(away * away, axis=1)
     return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
@@ -160,7 +160,26 @@ class Classifier:
             In lower case; a type that training did not see is as good as none.
         """
         model = self.library.prefix_model(checkpoint_pct)
-        notes: list[str] = []
+        probabilities = None
+        if self.assignment == "prefix_model":
+            probabilities = model.probabilities(model.inputs(vector, session_type))
+        return self.assign(vector, checkpoint_pct, model, probabilities)
+
+    def assign(
+        self, vector: Array, checkpoint_pct: float, model: PrefixModel, probabilities: Array | None
+    ) -> Assignment:
+        """Assign one feature vector, as `classify` does, for who has asked the prefix model already.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (30,)
+        checkpoint_pct : float
+        model : PrefixModel
+            Of that checkpoint.
+        probabilities : ndarray of shape (n_archetypes,), optional
+            Those that `model` gives; not needed where the assignment is by centroid.
+        """
+        notes = []
         if model.checkpoint_pct != checkpoint_pct:
             notes.append(f"Prefix model of the {model.checkpoint_pct:g}% checkpoint used for {checkpoint_pct:g}%")
         if self.assignment == "full_centroid":
@@ -173,19 +192,22 @@ class Classifier:
         if metric == "mahalanobis" and (model.precision is None or self.assignment == "full_centroid"):
             metric = "euclidean"
             notes.append("No covariance for this assignment: euclidean distance used instead of mahalanobis")
-        away = distances(scaled, centroids, metric, model.precision)
         confidence_method = self.confidence_method
-        if self.assignment == "prefix_model":
-            shares = model.probabilities(model.inputs(vector, session_type))
+        if self.assignment == "prefix_model" and probabilities is not None:
+            shares = probabilities
             row = int(shares.argmax())
+            away = distances(scaled, centroids[row : row + 1], metric, model.precision)
+            distance = float(away[0])
             confidence_method = "calibrated" if confidence_method == "inverse_distance" else confidence_method
         else:
+            away = distances(scaled, centroids, metric, model.precision)
             shares = self._shares(away, model, metric)
             row = int(away.argmin())
+            distance = float(away[row])
         return Assignment(
             archetype_id=int(ids[row]),
             confidence=float(shares[row]),
-            distance=float(away[row]),
+            distance=distance,
             metric=metric,
             method=self.assignment,
             confidence_method=confidence_method,

@@ -166,12 +166,37 @@ def resolve_facts(
     given = metadata if metadata is not None else SessionMetadata()
     match = _SESSION_ID.match(session_id)
     session_type = (given.session_type or (match["type"] if match else "")).strip().lower()
-    day = _checked_date(given.date) or (parse_date(match["date"]) if match else None)
     zone = given.timezone or default_timezone
-    schedule = schedules.get(session_type)
+    return _resolved(
+        session_type,
+        given.date,
+        match["date"] if match else None,
+        given.start_time,
+        given.end_time,
+        zone,
+        given.expected_events,
+        schedules.get(session_type),
+        typical_events.get(session_type),
+    )
+
+
+@lru_cache(_N_WINDOWS)
+def _resolved(  # noqa: PLR0917 - positional, for the cache
+    session_type: str,
+    declared_date: str | None,
+    date_of_id: str | None,
+    start_time: str | None,
+    end_time: str | None,
+    zone: str,
+    expected_events: int | None,
+    schedule: Schedule | None,
+    typical_events: float | None,
+) -> SessionFacts:
+    """Resolve what sessions of the same type and day have in common; they share the result."""
+    day = _checked_date(declared_date) or (None if date_of_id is None else parse_date(date_of_id))
     try:
         schedule_us = schedule.window_us(day) if schedule is not None and day is not None else None
-        declared_start_us, declared_end_us = _declared_us(day, given.start_time, given.end_time, zone, schedule_us)
+        declared_start_us, declared_end_us = _declared_us(day, start_time, end_time, zone, schedule_us)
     except (ValueError, OverflowError) as error:
         raise RecordInvalidError(f"{error} - at `$.session_metadata`") from error
     return SessionFacts(
@@ -180,9 +205,9 @@ def resolve_facts(
         timezone=zone,
         declared_start_us=declared_start_us,
         declared_end_us=declared_end_us,
-        expected_events=given.expected_events,
+        expected_events=expected_events,
         schedule_us=schedule_us,
-        typical_events=typical_events.get(session_type),
+        typical_events=typical_events,
     )
 
 
@@ -231,6 +256,7 @@ def _clock(text: str) -> time:
     return clock
 
 
+@lru_cache(_N_WINDOWS)
 def choose_yardstick(facts: SessionFacts, policy: CompletionPolicy, *, timed: bool = True) -> Yardstick:
     """Choose how a session's completion is measured.
 

@@ -7,6 +7,7 @@ from what was seen of it; the usual regime and session types are those of its ar
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,8 +26,8 @@ Array = npt.NDArray[np.float64]
 
 VOLATILITY_CLASSES: Final = ("low", "medium", "high")
 _N_TOP_PHASES: Final = 3
-#: Finer than what any of these can be told to, and short to read.
-_DECIMALS: Final = 4
+#: Four decimals: finer than what any of these can be told to, and short to read.
+_FINENESS: Final = 10_000
 _N_EVENTS: Final = OUTCOMES.index("n_events")
 _EFFICIENCY: Final = OUTCOMES.index("efficiency")
 _FIRST_PHASE: Final = OUTCOMES.index(PHASES[0])
@@ -50,21 +51,19 @@ def predicted_stats(
     """
     so_far_pct = range_of_log(float(vector[RANGE]))
     p10, p50, p90 = final_range_pct(archetype, vector, forecast)
-    rates = _whole_session_rates(vector[:N_PHASES], n_seen, forecast.outcomes)
-    z_scores = (rates - library.center[:N_PHASES]) / library.spread[:N_PHASES]
+    rates = _whole_session_rates(vector[:N_PHASES].tolist(), n_seen, forecast.outcomes)
+    z_scores = ((np.array(rates) - library.center[:N_PHASES]) / library.spread[:N_PHASES]).tolist()
     return PredictedStats(
         volatility_class=volatility_class(p50, library.range_terciles_pct),
-        range_p50=_rounded((log_of_range(p50) - library.center[RANGE]) / library.spread[RANGE]),
+        range_p50=_rounded(float((log_of_range(p50) - library.center[RANGE]) / library.spread[RANGE])),
         dominant_htf_regime=archetype.dominant_htf_regime,
         top_phases=top_phases(rates, z_scores),
         session_type_probabilities=archetype.session_type_probabilities,
         natural_units=NaturalUnits(
             range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
             range_so_far_pct=_rounded(so_far_pct),
-            phase_rates_per_100_events={
-                phase: _rounded(rate) for phase, rate in zip(PHASES, rates.tolist(), strict=True)
-            },
-            rest=_rest(forecast.outcomes.tolist()),
+            phase_rates_per_100_events={phase: _rounded(rate) for phase, rate in zip(PHASES, rates, strict=True)},
+            rest=_rest(forecast.outcomes),
         ),
     )
 
@@ -91,26 +90,33 @@ def volatility_class(range_pct: float, terciles_pct: tuple[float, float]) -> str
     return VOLATILITY_CLASSES[sum(range_pct > tercile for tercile in terciles_pct)]
 
 
-def top_phases(rates: Array, z_scores: Array) -> list[tuple[str, float]]:
+def top_phases(rates: Sequence[float], z_scores: Sequence[float]) -> list[tuple[str, float]]:
     """Return the phases that stand out most, of those that occur at all, with how much: at most three.
 
     Parameters
     ----------
-    rates, z_scores : ndarray of shape (6,)
+    rates, z_scores : sequence of 6 floats
         Events of each phase in 100 events; the same in standard deviations of the training sessions.
+
+    Examples
+    --------
+    >>> top_phases([50.0, 0.0, 20.0, 0.0, 30.0, 0.0], [0.1, 9.0, 0.4, 9.0, -0.2, 9.0])
+    [('consolidation_phase', 0.4), ('fvg_interaction', 0.1), ('reversal_signal', -0.2)]
     """
-    order = sorted(np.flatnonzero(rates > 0).tolist(), key=lambda phase: (-z_scores[phase], phase))
-    return [(PHASES[phase], _rounded(z_scores[phase])) for phase in order[:_N_TOP_PHASES]]
+    occurring = [phase for phase in range(N_PHASES) if rates[phase] > 0]
+    occurring.sort(key=lambda phase: -z_scores[phase])
+    return [(PHASES[phase], _rounded(z_scores[phase])) for phase in occurring[:_N_TOP_PHASES]]
 
 
-def _whole_session_rates(seen: Array, n_seen: int, outcomes: Array) -> Array:
+def _whole_session_rates(seen: list[float], n_seen: int, outcomes: list[float]) -> list[float]:
     """Return the events of each phase in 100, those seen and those expected taken together."""
-    shares = outcomes[_FIRST_PHASE:]
     n_rest = math.exp(outcomes[_N_EVENTS])
     if math.isnan(n_rest):
         return seen
-    expected = np.where(np.isnan(shares), seen, 100.0 * shares)
-    return np.asarray((n_seen * seen + n_rest * expected) / (n_seen + n_rest))
+    return [
+        (n_seen * rate + n_rest * (rate if math.isnan(share) else 100.0 * share)) / (n_seen + n_rest)
+        for rate, share in zip(seen, outcomes[_FIRST_PHASE:], strict=True)
+    ]
 
 
 def _rest(outcomes: list[float]) -> RestOfSession:
@@ -128,5 +134,6 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else _rounded(value)
 
 
-def _rounded(value: float | np.floating[npt.NBitBase]) -> float:
-    return round(float(value), _DECIMALS) + 0.0  # no negative zero
+def _rounded(value: float) -> float:
+    # To a whole number and back: `round` to decimals goes by way of text, and took a tenth of the whole prediction.
+    return round(value * _FINENESS) / _FINENESS

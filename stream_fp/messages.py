@@ -25,6 +25,7 @@ __all__ = [
     "RestOfSession",
     "SessionMetadata",
     "decode_message",
+    "decode_unchecked",
     "encode_prediction",
 ]
 
@@ -156,7 +157,8 @@ class Prediction(Struct, frozen=True):
     classification_metadata: ClassificationMetadata
 
 
-_decode: Final = msgspec.json.Decoder(Message).decode
+#: Decodes bytes as msgspec does: raises its errors, knows no limit of length.
+decode_unchecked: Final = msgspec.json.Decoder(Message).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -180,7 +182,7 @@ def decode_message(value: bytes | None, max_bytes: int = sys.maxsize) -> Message
     if len(value) > max_bytes:
         raise RecordDecodeError(f"expected at most {max_bytes} bytes (`max_record_bytes`), got {len(value)}")
     try:
-        return _decode(value)
+        return decode_unchecked(value)
     except msgspec.ValidationError as error:
         raise RecordDecodeError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALIASES", "N_PHASES", "PHASES", "UNKNOWN", "phase_of"]
+__all__ = ["ALIASES", "N_PHASES", "PHASES", "PHASE_CODES", "UNKNOWN", "phase_of"]
 
 PHASES: Final = (
     "fvg_interaction",
@@ -44,7 +44,20 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
 _PHASE_OF_ALIAS: Final = {alias: code for code, phase in enumerate(PHASES) for alias in (phase, *ALIASES[phase])}
 # Event types are free text that a producer controls: remember only so many spellings, so that memory stays bounded.
 _N_REMEMBERED: Final = 4096
-_remembered: dict[str, int] = {}
+
+
+class _PhaseCodes(dict[str, int]):
+    """Codes by event type, those met so far; the others are looked up."""
+
+    def __missing__(self, event_type: str) -> int:
+        code = _look_up(event_type)
+        if len(self) < _N_REMEMBERED and len(event_type) <= 64:
+            self[event_type] = code
+        return code
+
+
+#: Code of any event type, as `phase_of` gives it.
+PHASE_CODES: Final = _PhaseCodes()
 
 
 def phase_of(event_type: str) -> int:
@@ -59,12 +72,7 @@ def phase_of(event_type: str) -> int:
     >>> phase_of("news_print") == UNKNOWN
     True
     """
-    code = _remembered.get(event_type)
-    if code is None:
-        code = _look_up(event_type)
-        if len(_remembered) < _N_REMEMBERED and len(event_type) <= 64:
-            _remembered[event_type] = code
-    return code
+    return PHASE_CODES[event_type]
 
 
 def _look_up(event_type: str) -> int:

@@ -6,6 +6,7 @@ says reaches the prediction, so that live and replay write the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,16 +64,17 @@ class Predictor:
         started_ns = self._clock()
         columns = session.columns()
         vector = extract(columns)
-        finite = np.isfinite(vector)
-        if not finite.all():
+        if not math.isfinite(np.add.reduce(vector)):
+            finite = np.isfinite(vector)
             vector = np.where(finite, vector, model.center)
             names = ", ".join(FEATURE_NAMES[i] for i in np.flatnonzero(~finite))
             notes.append(f"Non-finite features imputed with the training center: {names}")
         extracted_ns = self._clock()
         session_type = session.facts.session_type
-        assignment = self._classifier.classify(vector, checkpoint_pct, session_type)
         inputs = model.inputs(vector, session_type)
-        rest = model.forecast_rest(vector, inputs, model.probabilities(inputs))
+        probabilities = model.probabilities(inputs)
+        assignment = self._classifier.assign(vector, checkpoint_pct, model, probabilities)
+        rest = model.forecast_rest(vector, inputs, probabilities)
         archetype = library.archetypes[assignment.archetype_id]
         stats = predicted_stats(library, archetype, vector, len(columns.times_us), rest)
         classified_ns = self._clock()

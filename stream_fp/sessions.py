@@ -1,7 +1,7 @@
-"""The buffer of one open session: columns that grow by one row an event.
+"""The buffer of one open session: rows of 25 bytes, one an event.
 
-Pure state between `messages` and `features`. Columns are typed arrays, 25 bytes an event, so that a hundred thousand
-open sessions fit in memory and the feature extraction reads them through numpy without a copy.
+Pure state between `messages` and `features`. A hundred thousand open sessions fit in memory because a session's events
+are one block of bytes, and most of what is known of it is shared with others of its type and day.
 
 Invariant: a `Columns` view holds the events up to and including the one just appended, in arrival order, and nothing
 that came or could be known later.
@@ -9,7 +9,7 @@ that came or could be known later.
 
 from __future__ import annotations
 
-from array import array
+import struct
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date, tzinfo
@@ -19,14 +19,18 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_fp.completion import SessionFacts, Yardstick
-from stream_fp.times import parse_timestamp_us
+from stream_fp.times import parse_timestamp_us, zone_of
 
-__all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session"]
+__all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session",
+           "pack_row"]  # fmt: skip
 
-#: What an event takes in the columns: time, price, intensity (8 bytes each), phase and regime (1 byte).
-BYTES_PER_EVENT: Final = 25
-#: What an open session takes beside its events: object, four arrays, facts, yardstick, dictionary entry and deadline
-#: (measured with tracemalloc, rounded up).
+_ROW: Final = np.dtype([("time_us", "<i8"), ("price", "<f8"), ("intensity", "<f8"), ("code", "u1")])
+#: Makes a row of time (us since 1970), price, intensity (NaN where there is none) and code (see `Columns`).
+pack_row: Final = struct.Struct("<qddB").pack
+#: What an event takes.
+BYTES_PER_EVENT: Final = _ROW.itemsize
+#: What an open session takes beside its events: object, key, dictionary entry and deadline, and facts and yardstick
+#: where no other session shares them (measured with tracemalloc, rounded up).
 BYTES_PER_SESSION: Final = 2600
 #: What a remembered event id takes: a text of 64 characters and its place in a set, rounded up.
 BYTES_PER_EVENT_ID: Final = 200
@@ -78,9 +82,9 @@ class Session:
     """
 
     __slots__ = (
-        "closes_us", "codes", "event_ids", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us",
-        "intensities", "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us",
-        "prices", "tells_time", "times", "touched_us", "trigger_n", "trigger_us", "yardstick", "zone",
+        "closes_us", "event_ids", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us", "is_spent",
+        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us", "reach_us",
+        "rows", "step_us", "tells_time", "touched_us", "trigger_n", "trigger_us", "yardstick",
     )  # fmt: skip
 
     def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
@@ -89,18 +93,16 @@ class Session:
         self.opened_at_watermark_us = opened_at_watermark_us
         self.facts: SessionFacts
         self.yardstick: Yardstick
-        self.zone: tzinfo
         # What the id alone says: it decides when the session closes, so that whoever sees only a part of the
         # session's records comes to the same end.
         self.id_day: date | None = None
         self.id_end_us: int | None = None
-        self.closes_us: int | None = None  # scheduled end plus grace
-        self.over_us: int | None = None  # latest end that anything known gives, plus grace: later events are left out
+        self.closes_us: float = _NEVER  # scheduled end plus grace
+        self.reach_us: float = _NEVER  # how far its events may move the watermark, and by how much one of them
+        self.step_us = 0
+        self.over_us: float = _NEVER  # latest end that anything known gives, plus grace: later events are left out
         self.tells_time = True  # whether a time stamp reads the same with and without what was declared
-        self.times = array("q")
-        self.prices = array("d")
-        self.intensities = array("d")
-        self.codes = array("B")
+        self.rows = bytearray()
         self.event_ids: AbstractSet[str | int] = _NO_IDS  # of the events held, where the producer sends any
         self.n_events = 0
         self.n_untimed = 0
@@ -108,22 +110,25 @@ class Session:
         self.latest_us = 0  # latest event time seen, 0 while no time stamp could be read
         self.touched_us = 0  # watermark of the partition when the session last got a record
         self.n_checkpoints_done = 0
+        self.is_spent = False  # no checkpoint is left, and its events are needed no more
         self.trigger_n = _NEVER
         self.trigger_us = _NEVER
 
     def read_time(self, stamp: str | float, default_zone: tzinfo) -> tuple[int | None, int | None]:
         """Read a time stamp that leaves zone or day open: as the session declared them, and as its id alone says."""
-        time_us = parse_timestamp_us(stamp, self.zone, self.facts.day)
+        time_us = parse_timestamp_us(stamp, zone_of(self.facts.timezone), self.facts.day)
         if self.tells_time:
             return time_us, time_us
         return time_us, parse_timestamp_us(stamp, default_zone, self.id_day)
 
+    @property
+    def n_held(self) -> int:
+        """Events that the rows hold."""
+        return len(self.rows) // BYTES_PER_EVENT
+
     def append(self, time_us: int, price: float | None, intensity: float | None, code: int) -> None:
-        """Add one event to the columns; its time has to be known, price and intensity need not be."""
-        self.times.append(time_us)
-        self.prices.append(_NAN if price is None else price)
-        self.intensities.append(_NAN if intensity is None else intensity)
-        self.codes.append(code)
+        """Add one event; its time has to be known, price and intensity need not be."""
+        self.rows += pack_row(time_us, _NAN if price is None else price, _NAN if intensity is None else intensity, code)
 
     def remember(self, event_id: str | int) -> None:
         """Remember the id of an event that was appended, to know it when it comes again."""
@@ -133,22 +138,23 @@ class Session:
             self.event_ids = {event_id}
 
     def release(self) -> int:
-        """Drop the columns, once no checkpoint is left to cross; return how many events they held."""
-        n_held = len(self.times)
-        self.times, self.prices = array("q"), array("d")
-        self.intensities, self.codes = array("d"), array("B")
+        """Drop the events, once no checkpoint is left to cross; return how many were held."""
+        n_held = self.n_held
+        self.rows = bytearray()
         self.event_ids = _NO_IDS
         return n_held
 
     def columns(self) -> Columns:
-        """Return the events so far without copying; valid until the next `append`."""
-        times_us = np.frombuffer(self.times, dtype=np.int64)
+        """Return the events so far, field by field."""
+        rows = np.frombuffer(self.rows, dtype=_ROW)
+        # Copies: numpy is slow on numbers that lie across the bounds of words, and a view would forbid `append`.
+        times_us = rows["time_us"].copy()
         start_us = self.facts.start_us
         return Columns(
             times_us=times_us,
-            prices=np.frombuffer(self.prices, dtype=np.float64),
-            intensities=np.frombuffer(self.intensities, dtype=np.float64),
-            codes=np.frombuffer(self.codes, dtype=np.uint8),
+            prices=rows["price"].copy(),
+            intensities=rows["intensity"].copy(),
+            codes=rows["code"].copy(),
             start_us=int(times_us[0]) if start_us is None else start_us,
         )
 

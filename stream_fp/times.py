@@ -32,6 +32,7 @@ HOUR_US: Final = 60 * MINUTE_US
 _DAY_US: Final = 24 * HOUR_US
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WITHOUT_ZONE: Final = datetime(1970, 1, 1)  # noqa: DTZ001
 _MICROSECOND: Final = timedelta(microseconds=1)
 # What lies outside is no market time: it is treated like an unreadable time stamp. The bounds also keep the
 # four epoch units apart: 1971 in ms is larger than 2200 in s, and so on.
@@ -41,7 +42,12 @@ _EPOCH_UNITS_US: Final = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))  # s, 
 #: What `absolute_us` cuts a text into: a minute, a second, a fraction, an offset from UTC. Python is left to judge the
 #: numbers of the minute, but not the hour 24, which later versions allow at 24:00:00 alone.
 _MINUTE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ](?:[01]\d|2[0-3]):\d{2}", re.ASCII)
-_SECONDS_US: Final = {f":{second:02d}": second * SECOND_US for second in range(60)}
+#: What a time stamp begins with (date, hour, minute), as UTC, of the minutes met last.
+MINUTES_US: Final[dict[str, int]] = {}
+#: What follows: seconds.
+SECONDS_US: Final = {f":{second:02d}": second * SECOND_US for second in range(60)}
+#: What it ends with, of the endings met so far: a fraction of up to three digits less the offset from UTC.
+ENDINGS_US: Final[dict[str, int]] = {}
 _FRACTIONS_US: Final = {"": 0, **{f".{thousandth:03d}": thousandth * 1000 for thousandth in range(1000)}}
 _OFFSETS_US: Final = {
     f"{sign}{hour:02d}:{minute:02d}": int(f"{sign}1") * (hour * HOUR_US + minute * MINUTE_US)
@@ -49,9 +55,9 @@ _OFFSETS_US: Final = {
     for hour in range(15)
     for minute in (0, 15, 30, 45)
 }
-#: Minutes remembered by `absolute_us`, some days of them, in half a megabyte. Records mostly come in the order of time,
-#: so that a few would do.
-_N_MINUTES: Final = 4096
+#: Minutes and endings remembered by `absolute_us`, in half a megabyte each: some days of the ones, as records mostly
+#: come in the order of time; milliseconds in four zones of the others.
+_N_REMEMBERED: Final = 4096
 #: Zones remembered by `zone_of`, out of some 600; each takes a few kilobytes.
 _N_ZONES: Final = 256
 _TIME_OF_DAY: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6})\d*)?)?")
@@ -134,8 +140,8 @@ def absolute_us(value: str | float) -> int | None:
 
     The quick way for what a stream is made of: epoch numbers, and ISO 8601 texts to the second, millisecond or
     microsecond with ``Z`` or an offset. What it reads, `parse_timestamp_us` reads the same in any zone; where it
-    returns None, that function has the last word. It is quick because the minute, which most records share with the
-    record before them, is looked up rather than parsed.
+    returns None, that function has the last word. It is quick because its parts are looked up rather than parsed:
+    the sum of `MINUTES_US`, `SECONDS_US` and `ENDINGS_US` where all three know theirs.
 
     Examples
     --------
@@ -146,31 +152,42 @@ def absolute_us(value: str | float) -> int | None:
     """
     if type(value) is not str:
         return _epoch_us(value)
-    end = -6
-    offset_us = _OFFSETS_US.get(value[end:])
-    if offset_us is None:
-        if value[-1:] != "Z":
-            return None
-        end, offset_us = -1, 0
-    minute_us = _minute_us(value[:16])
-    second_us = _SECONDS_US.get(value[16:19])
-    if minute_us is None or second_us is None:
+    minute, ending = value[:16], value[19:]
+    minute_us = MINUTES_US.get(minute)
+    if minute_us is None and (minute_us := _minute_us(minute)) is not None:
+        if len(MINUTES_US) >= _N_REMEMBERED:
+            MINUTES_US.clear()
+        MINUTES_US[minute] = minute_us
+    second_us = SECONDS_US.get(value[16:19])
+    ending_us = ENDINGS_US.get(ending)
+    if ending_us is None:
+        ending_us = _ending_us(ending)
+    if minute_us is None or second_us is None or ending_us is None:
         return None
-    fraction = value[19:end]
-    fraction_us = _FRACTIONS_US.get(fraction)
-    if fraction_us is None:
-        if len(fraction) != 7 or fraction[0] != "." or not (fraction.isascii() and fraction[1:].isdigit()):
-            return None
-        fraction_us = int(fraction[1:])
-    return minute_us + (second_us + fraction_us - offset_us)
+    return minute_us + second_us + ending_us
 
 
-@lru_cache(_N_MINUTES)
 def _minute_us(text: str) -> int | None:
     """Parse date, hour and minute as UTC; None where an offset could take them out of range."""
     minute_us = parse_timestamp_us(text, UTC) if _MINUTE.fullmatch(text) else None
     within = minute_us is not None and _OLDEST_US + _DAY_US <= minute_us < _NEWEST_US - _DAY_US
     return minute_us if within else None
+
+
+def _ending_us(text: str) -> int | None:
+    """Parse a fraction of a second with an offset from UTC, and remember it where there are not too many."""
+    offset_us = 0 if text[-1:] == "Z" else _OFFSETS_US.get(text[-6:])
+    if offset_us is None:
+        return None
+    fraction = text[:-1] if text[-1:] == "Z" else text[:-6]
+    fraction_us = _FRACTIONS_US.get(fraction)
+    if fraction_us is not None:
+        if len(ENDINGS_US) < _N_REMEMBERED:
+            ENDINGS_US[text] = fraction_us - offset_us
+        return fraction_us - offset_us
+    if len(fraction) != 7 or fraction[0] != "." or not (fraction.isascii() and fraction[1:].isdigit()):
+        return None
+    return int(fraction[1:]) - offset_us
 
 
 def _time_of_day_us(text: object, zone: tzinfo, day: date | None) -> int | None:
@@ -246,4 +263,4 @@ def format_us(moment_us: int) -> str:
     >>> format_us(1753799700000000)
     '2025-07-29T14:35:00.000000'
     """
-    return (_EPOCH + moment_us * _MICROSECOND).replace(tzinfo=None).isoformat(timespec="microseconds")
+    return (_EPOCH_WITHOUT_ZONE + timedelta(microseconds=moment_us)).isoformat(timespec="microseconds")

@@ -41,7 +41,7 @@ class Collector:
         return None
 
     def closed(self, session: Session, reason: str) -> None:  # noqa: ARG002
-        if len(session.times) >= 5:
+        if session.n_held >= 5:
             self.full.append(extract(session.columns()))
 
     def table(self, cut: str) -> npt.NDArray[np.float64]:

@@ -149,7 +149,7 @@ class RecordingForecaster:
     def closed(self, session: Session, reason: str) -> None:
         """Note the end of a session, and keep the events that it still holds."""
         self.closures.append((session.id, reason))
-        if len(session.times):
+        if session.n_held:
             self.full[session.id] = _copied(session, 100.0)
 
 

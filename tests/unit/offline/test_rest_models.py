@@ -8,7 +8,7 @@ import numpy.typing as npt
 from offline.rest_models import fit_rest
 from stream_fp.artifacts import RestArrays
 from stream_fp.features import N_FEATURES
-from stream_fp.prefix_model import OUTCOMES, range_ratio
+from stream_fp.prefix_model import OUTCOMES, range_ratios
 
 Array = npt.NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def world(n: int, seed: int) -> tuple[Array, Array, Array, Array]:
 def quantiles_of(arrays: RestArrays, inputs: Array, probabilities: Array, so_far: Array) -> Array:
     known = np.hstack((inputs, probabilities))
     unit = np.exp((known @ np.array(arrays.coefficients))[:, 0])
-    rows = np.hstack((known, range_ratio(so_far, unit).T))
+    rows = np.hstack((known, range_ratios(so_far, unit).T))
     growth = np.maximum(rows @ np.array(arrays.quantile_coefficients) + arrays.quantile_shifts, 0.0)
     return np.asarray(so_far[:, None] + unit[:, None] * np.sort(growth, axis=1))
 

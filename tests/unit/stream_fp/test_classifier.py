@@ -112,7 +112,9 @@ def test_prefix_model_assigns_by_its_own_probabilities_whatever_the_metric(
     assert list(found.probabilities.values()) == expected.tolist()
     assert found.archetype_id == int(expected.argmax())
     assert found.confidence == expected.max()
-    assert found.distance == away_from(library, vector, metric, "prefix_centroid")[found.archetype_id]
+    assert found.distance == pytest.approx(
+        away_from(library, vector, metric, "prefix_centroid")[found.archetype_id], rel=1e-12, abs=1e-12
+    )
     assert (found.metric, found.method) == (metric, "prefix_model")
     # It is a softmax, and calibrated, but no share of 1/distance.
     assert found.confidence_method == ("calibrated" if confidence == "inverse_distance" else confidence)

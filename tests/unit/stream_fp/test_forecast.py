@@ -50,7 +50,7 @@ def said(
     final: tuple[float, float, float] | None = (0.35, 0.5, 0.9),
     archetype_id: int = 1,
 ) -> PredictedStats:
-    forecast = RestForecast(outcomes=np.array(outcomes), final_range_pct=final)
+    forecast = RestForecast(outcomes=list(outcomes), final_range_pct=final)
     archetype = library.archetypes[archetype_id]
     return predicted_stats(library, archetype, prefix() if vector is None else vector, n_seen, forecast)
 
@@ -79,18 +79,18 @@ def test_equal_terciles_leave_no_middle() -> None:
 
 
 def test_top_phases_are_the_three_that_stand_out_most() -> None:
-    found = top_phases(np.full(6, 10.0), np.array([0.5, -1.0, 2.0, 0.0, 1.5, -0.2]))
+    found = top_phases([10.0] * 6, [0.5, -1.0, 2.0, 0.0, 1.5, -0.2])
     assert found == [("consolidation_phase", 2.0), ("reversal_signal", 1.5), ("fvg_interaction", 0.5)]
 
 
 def test_phase_that_does_not_occur_is_no_top_phase_however_far_it_stands_out() -> None:
-    found = top_phases(np.array([0.0, 1.0, 0.0, 0.0, 0.0, 2.0]), np.array([9.0, -1.0, 9.0, 9.0, 9.0, -3.0]))
+    found = top_phases([0.0, 1.0, 0.0, 0.0, 0.0, 2.0], [9.0, -1.0, 9.0, 9.0, 9.0, -3.0])
     assert found == [("expansion_phase", -1.0), ("liquidity_sweep", -3.0)]
-    assert top_phases(np.zeros(6), np.ones(6)) == []
+    assert top_phases([0.0] * 6, [1.0] * 6) == []
 
 
 def test_phases_that_stand_out_alike_come_in_their_usual_order() -> None:
-    assert [phase for phase, _ in top_phases(np.ones(6), np.zeros(6))] == list(PHASES[:3])
+    assert [phase for phase, _ in top_phases([1.0] * 6, [0.0] * 6)] == list(PHASES[:3])
 
 
 def test_rates_of_the_whole_session_take_seen_and_expected_events_together(library: Library) -> None:

@@ -56,8 +56,8 @@ def test_any_text_gets_a_code_and_gets_it_again(event_type: str) -> None:
 
 
 def test_memory_for_spellings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered: dict[str, int] = {}
-    monkeypatch.setattr(phases, "_remembered", remembered)
+    remembered = phases._PhaseCodes()
+    monkeypatch.setattr(phases, "PHASE_CODES", remembered)
     for i in range(6_000):
         assert phase_of(f"expansion_{i}") == PHASES.index("expansion_phase")
     assert len(remembered) == 4096
@@ -65,7 +65,7 @@ def test_memory_for_spellings_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_long_texts_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    remembered: dict[str, int] = {}
-    monkeypatch.setattr(phases, "_remembered", remembered)
+    remembered = phases._PhaseCodes()
+    monkeypatch.setattr(phases, "PHASE_CODES", remembered)
     assert phase_of("expansion_" + "x" * 100_000) == PHASES.index("expansion_phase")
     assert remembered == {}

@@ -47,7 +47,7 @@ def test_released_session_holds_no_events_and_says_how_many_it_held() -> None:
     session = session_of(5)
     assert session.release() == 5
     assert session.release() == 0
-    assert len(session.times) == len(session.prices) == len(session.intensities) == len(session.codes) == 0
+    assert (session.n_held, len(session.rows)) == (0, 0)
 
 
 def test_columns_kept_by_a_forecaster_survive_the_release() -> None:

@@ -308,7 +308,9 @@ def test_text_that_leaves_the_zone_or_the_day_open_is_never_read_the_quick_way(t
 def test_minutes_and_zones_remembered_are_bounded() -> None:
     for minute in range(10_000):
         absolute_us(f"2025-01-{1 + minute // 1440:02d}T{minute // 60 % 24:02d}:{minute % 60:02d}:00Z")
-    kept = times._minute_us.cache_info()
-    assert kept.maxsize is not None
-    assert kept.currsize <= kept.maxsize
+    for offset in range(-14, 15):
+        for thousandth in range(1000):
+            absolute_us(f"2025-01-01T00:00:00.{thousandth:03d}{offset:+03d}:00")
+    assert 0 < len(times.MINUTES_US) <= times._N_REMEMBERED
+    assert len(times.ENDINGS_US) == times._N_REMEMBERED
     assert zone_of.cache_info().maxsize is not None
