@@ -5,12 +5,15 @@ to disk before its prediction is published). First its maximal rate is measured:
 filled before. Then one stream is fed to one running service, slice by slice: in each round a slice at 1 %, at 10 % and
 at 50 % of that rate, paced evenly, each beside a bare round trip at the same rate, the same feeder's records read
 directly from a topic by the same reader, and by aiokafka's. A prediction names the offset of the record that
-triggered it; offsets that the engine alone finds for the stream are what has to come.
+triggered it; offsets that the engine alone finds for the stream are what has to come. Sessions of different instruments
+begin and reach their checkpoint at the same times of day, so predictions come in bursts, and one that has to wait for
+the transaction of those before it has that in its latency.
 
 Times are in milliseconds, percentiles within a round, then the median over rounds; p99.9 is of all rounds together and
 only where they have 1,000 values. Writes ``build/benchmarks/latency.json``.
 
-    python benchmarks/latency.py [--rounds 5] [--predictions 300] [--seconds 60] [--sidecars] [--seed 1] [--quick]
+    python benchmarks/latency.py [--rounds 5] [--instruments 20] [--predictions 300] [--seconds 60] [--sidecars]
+                                    [--seed 1] [--quick]
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from confluent_kafka import Producer
 
 from benchmarks.harness import new_parser, print_table, spread, stream_records, trained_library, write_report
 from benchmarks.live import (
+    LOG_LEVEL,
     Reader,
     Topics,
     expected_offsets,
@@ -54,11 +58,11 @@ SERVICE, BARE, AIOKAFKA = "prediction", "round trip", "round trip, aiokafka"
 LOADS: Final = (0.01, 0.10, 0.50)
 #: The load whose figures count.
 JUDGED: Final = 0.10
-INSTRUMENTS: Final = 20
 EVENTS_PER_PREDICTION: Final = 90
 #: Every record is a sample of the bare round trip: so many are enough, and so many seconds for what happens seldom.
 BARE_RECORDS: Final = 1_000
 BARE_S: Final = 5.0
+QUICK_BARE_S: Final = 2.0
 WARM_UP_RECORDS: Final = 3_000
 FILLED_RECORDS: Final = 60_000
 TICK_S: Final = 0.001
@@ -89,6 +93,7 @@ Results = dict[tuple[float, str], Latencies]
 def main() -> int:
     """Run the benchmark; returns the exit status."""
     parser = new_parser(__doc__)
+    parser.add_argument("--instruments", type=int, default=20, help="open at the same time")
     parser.add_argument("--predictions", type=int, default=300, help="of each load and round")
     parser.add_argument("--seconds", type=float, default=60.0, help="that one load may take in a round at most")
     parser.add_argument("--sidecars", action="store_true", help="let the service write sidecar files")
@@ -99,8 +104,8 @@ def main() -> int:
         arguments.rounds, arguments.predictions = min(arguments.rounds, 3), 150
     library = trained_library(arguments.seed)
     n_needed = WARM_UP_RECORDS + arguments.rounds * len(loads) * arguments.predictions * EVENTS_PER_PREDICTION
-    n_sessions = 1 + max(n_needed, FILLED_RECORDS) // (INSTRUMENTS * 80)
-    records = stream_records(INSTRUMENTS, n_sessions, arguments.seed)
+    n_sessions = 1 + n_needed // (80 * arguments.instruments)
+    records = stream_records(arguments.instruments, n_sessions, arguments.seed)
     expected = expected_offsets(records, load_library(library))
     # The stream is the benchmark's own; a collector that walked it would hold up feeder and readers.
     gc.collect()
@@ -140,6 +145,7 @@ class _Bench:
     async def measure(self, rates: Mapping[float, float], arguments: argparse.Namespace) -> Results:
         """Return the latencies at each load, given with its rate, one load after another in each round."""
         names = (SERVICE, BARE) if arguments.quick else (SERVICE, BARE, AIOKAFKA)
+        bare_s = QUICK_BARE_S if arguments.quick else BARE_S
         results: Results = {(load, name): Latencies() for load in rates for name in names}
         async with contextlib.AsyncExitStack() as stack:
             topics = stack.enter_context(new_topics(self.servers))
@@ -157,7 +163,7 @@ class _Bench:
                 for load, rate in rates.items():
                     n = stream.slice_of(arguments.predictions, int(arguments.seconds * rate))
                     results[load, SERVICE].rounds.append(await stream.feed(n, rate))
-                    records = self.records[: min(n, max(BARE_RECORDS, int(BARE_S * rate)))]
+                    records = self.records[: min(n, max(BARE_RECORDS, int(bare_s * rate)))]
                     results[load, BARE].rounds.append(await round_trips.measure(records, rate))
                     if AIOKAFKA in names:
                         trips = await round_trips.measure_aiokafka(records, rate)
@@ -182,9 +188,13 @@ class _Stream:
         self._n_fed = 0
 
     def slice_of(self, n_predictions: int, n_at_most: int) -> int:
-        """Return how many of the next records it takes for so many predictions."""
-        last = bisect_left(self._expected, self._n_fed) + n_predictions - 1
-        return min(n_at_most, self._expected[last] + 1 - self._n_fed)
+        """Return how many of the next records it takes for so many predictions, or for those of `n_at_most` records.
+
+        One prediction there is in any case.
+        """
+        following = bisect_left(self._expected, self._n_fed)
+        within = bisect_left(self._expected, self._n_fed + n_at_most) - following
+        return self._expected[following + max(1, min(n_predictions, within)) - 1] + 1 - self._n_fed
 
     async def feed(self, n: int, rate: float) -> list[float]:
         """Feed the next records at a rate; return the latency of each of their predictions."""
@@ -240,7 +250,15 @@ class _RoundTrips:
 
 
 def _new_producer(servers: str) -> Producer:
-    return Producer({"bootstrap.servers": servers, "linger.ms": 0, "acks": "all", "enable.idempotence": True})
+    return Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 0,
+            "acks": "all",
+            "enable.idempotence": True,
+            "log_level": LOG_LEVEL,
+        }
+    )
 
 
 def _feed(producer: Producer, topic: str, records: Sequence[FileRecord], rate: float) -> list[int]:

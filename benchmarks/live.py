@@ -30,9 +30,11 @@ from stream_fp.outcomes import Published
 from stream_fp.predictor import Predictor
 from tests.support.service import ServiceProcess, start_service
 
-__all__ = ["Reader", "Seen", "Topics", "expected_offsets", "fill", "member_arguments", "new_topics", "running_members",
-           "source_of"]  # fmt: skip
+__all__ = ["LOG_LEVEL", "Reader", "Seen", "Topics", "expected_offsets", "fill", "member_arguments", "new_topics",
+           "running_members", "source_of"]  # fmt: skip
 
+#: Errors: librdkafka also reports what it mends by itself.
+LOG_LEVEL: Final = 3
 _TIMEOUT_S: Final = 30.0
 #: How long a reader waits in vain before it looks whether it is to end.
 _LOOK_INTERVAL_S: Final = 0.1
@@ -57,7 +59,7 @@ def new_topics(servers: str, n_partitions: int = 1) -> Iterator[Topics]:
     name = f"benchmark-{uuid.uuid4().hex[:12]}"
     topics = Topics(servers=servers, input=name, output=f"{name}-out", dead_letters=f"{name}-dlq")
     names = [topics.input, topics.output, topics.dead_letters]
-    admin = AdminClient({"bootstrap.servers": servers})
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": LOG_LEVEL})
     for made in admin.create_topics([NewTopic(n, n_partitions, 1) for n in names]).values():
         made.result(_TIMEOUT_S)
     try:
@@ -70,7 +72,15 @@ def new_topics(servers: str, n_partitions: int = 1) -> Iterator[Topics]:
 
 def fill(servers: str, topic: str, partitions: Sequence[Sequence[FileRecord]]) -> None:
     """Publish the records of each partition in order; all are acknowledged when this returns."""
-    producer = Producer({"bootstrap.servers": servers, "linger.ms": 20, "acks": "all", "enable.idempotence": True})
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 20,
+            "acks": "all",
+            "enable.idempotence": True,
+            "log_level": LOG_LEVEL,
+        }
+    )
     for partition, records in enumerate(partitions):
         for record in records:
             while True:
@@ -134,6 +144,7 @@ class Reader(threading.Thread):
         self._consumer = Consumer(
             {
                 "bootstrap.servers": servers,
+                "log_level": LOG_LEVEL,
                 "group.id": f"benchmark-{uuid.uuid4().hex[:12]}",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -169,11 +180,11 @@ class Reader(threading.Thread):
         Raises
         ------
         RuntimeError
-            When they were not within the time, or reading failed.
+            When they were not within the time, reading failed, or it was ended.
         """
         deadline_s = time.monotonic() + timeout_s
         while len(self.seen) < n:
-            if self._error is not None or time.monotonic() > deadline_s:
+            if self._error is not None or self._ending.is_set() or time.monotonic() > deadline_s:
                 msg = f"{self.name}: {len(self.seen)} of {n} records within {timeout_s:.0f} s"
                 raise RuntimeError(msg) from self._error
             time.sleep(_LOOK_INTERVAL_S)
