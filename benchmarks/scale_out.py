@@ -46,8 +46,9 @@ from tests.support.service import ServiceProcess
 
 MEMBERS: Final = (1, 2, 4)
 PARTITIONS: Final = 8
-#: Longer than filling takes, during which the members send no heartbeat.
-SESSION_TIMEOUT_S: Final = 60
+#: Longer than filling takes, during which the members send no heartbeat; no longer, because a member learns with its
+#: next heartbeat, a third of this later, that another one has joined.
+SESSION_TIMEOUT_S: Final = 15
 TIMEOUT_S: Final = 120.0
 ASK_INTERVAL_S: Final = 0.2
 
