@@ -12,9 +12,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,10 +28,27 @@ from stream_fp.service import check_sinks, load_classifier, run_service
 from stream_fp.times import parse_timestamp_us
 from stream_fp.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Our commands, and those that other packages add through entry points.
+
+    These are looked for when somebody asks for them, not before: that reads the metadata of every package installed,
+    which takes the longer the more there are, and `run` has no use for it.
+    """
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or _plugins().get(cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_plugins()})
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="stream-fp")
 def cli() -> None:
     """Follow live trading sessions and say early what each one is becoming."""
@@ -193,9 +209,10 @@ def _configure_logging(settings: Settings) -> None:
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
 
-def _add_plugins(group: click.Group) -> None:
-    for entry in entry_points(group="stream_fp.commands"):
-        group.add_command(_LazyCommand(entry), entry.name)
+def _plugins() -> dict[str, click.Command]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - the service starts without it
+
+    return {entry.name: _LazyCommand(entry) for entry in entry_points(group="stream_fp.commands")}
 
 
 class _LazyCommand(click.Command):
@@ -216,9 +233,6 @@ class _LazyCommand(click.Command):
                 name, f"needs `{error.name}`, which is not installed: pip install 'stream-fp[{name}]'"
             ) from error
         return command.main(args=ctx.args, prog_name=ctx.command_path, standalone_mode=False)
-
-
-_add_plugins(cli)
 
 
 def main() -> None:
