@@ -118,7 +118,7 @@ def gathered(reports: Mapping[str, Report], *, quick: bool) -> Report:
 
 
 def verdicts(figures: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
-    """Return figure, value, target and verdict for each target; one that was not measured has neither kept nor missed."""
+    """Return figure, value, target and verdict of each target."""
     rows = []
     for target in TARGETS:
         value = figures.get(target.figure)
