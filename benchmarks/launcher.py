@@ -1,4 +1,4 @@
-"""Start a command, wait for it, and write what it took as JSON to standard output; the command writes to standard error.
+"""Start a command, wait for it, and write what it took as JSON to standard output; its own goes to standard error.
 
 A process of its own because the kernel counts the memory of whoever starts a command to that command's peak, and the
 benchmarks are large. It imports next to nothing. SIGTERM, and a command that does not end in time, end the command.

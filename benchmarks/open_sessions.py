@@ -199,7 +199,7 @@ def _print(sizes: Sequence[Size]) -> None:
         rows,
     )  # fmt: skip
     print_table(
-        "Pauses of the garbage collector, from the first start to the last event, medians of the processes, ms",
+        "Pauses of the garbage collector, ms",
         ("sessions, generation", "pauses", "longest", "all"),
         [
             (f"{size.n_sessions:,}, {generation}", *_pause_cells(size, generation))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -206,6 +207,7 @@ def resident_mb() -> float:
 
 def main() -> int:
     """Work step by step, as asked on standard input; returns the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started it ends it
     path, *numbers = sys.argv[1:]
     n_sessions, events_each, n_steps, seed = map(int, numbers)
     work = Work(load_library(Path(path)), n_sessions, events_each, n_steps, seed)
