@@ -182,7 +182,7 @@ def _print(sizes: Sequence[Size]) -> None:
     base = sizes[0]
     rows = []
     for size in sizes:
-        is_alike = len(size.events.wall_us) == len(base.events.wall_us)
+        is_alike = size.events_each == base.events_each
         rows.append((
             f"{size.n_sessions:,}", str(size.events_each), f"{statistics.median(size.opening.wall_us):.1f}",
             f"{statistics.median(size.events.wall_us):.2f}", spread(size.events.wall_us),
