@@ -14,10 +14,10 @@ SESSIONS ?= 3290
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types check chaos bench picture clean
+.PHONY: help demo test lint types check chaos bench bench-quick picture clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.demo-installed ## Train, stream and predict on this machine; no broker to install
 	@$(BIN)/stream-fp demo
@@ -41,9 +41,11 @@ check: ## Everything that CI checks: lint, types, test
 chaos: $(VENV)/.dev-installed ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
 
-bench: $(VENV)/.dev-installed ## Measure the engine's speed, and how quickly state is rebuilt
-	@$(BIN)/python benchmarks/engine.py
-	@$(BIN)/python benchmarks/rebuild.py
+bench: $(VENV)/.dev-installed ## Measure everything, beside references and targets (half an hour or more)
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.dev-installed ## The figures that have targets, from smaller streams, in a few minutes
+	@$(BIN)/python -m benchmarks --quick
 
 # Simulated, because real bars are seldom anybody's to publish. SOURCE_DATE_EPOCH keeps the report the same every time.
 picture: $(VENV)/.demo-installed ## Simulate, train and evaluate; draw the README's pictures from the report

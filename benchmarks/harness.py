@@ -8,11 +8,13 @@ ratios hold on a machine whose speed drifts; a ratio is the median of the ratios
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import gc
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -114,6 +116,7 @@ def _renamed(session: SimulatedSession, instrument: str) -> SimulatedSession:
 def trained_library(seed: int) -> Path:
     """Train a library of four archetypes on 400 simulated sessions; return its folder, which lasts as the process."""
     folder = Path(tempfile.mkdtemp(prefix="stream-fp-benchmark-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "sessions.jsonl"
     messages = interleave(simulate_sessions(_N_TRAINING_SESSIONS, seed=seed))
     path.write_bytes(b"\n".join(msgspec.json.encode(message) for message in messages))

@@ -6,85 +6,62 @@ with the silent engine, the loop of `PartitionWorker`, which is the rebuild itse
 measures how long the event loop keeps others waiting, because heartbeats have to go on. Where there is no broker, the
 last two are left out. Prints a table and writes ``build/benchmarks/rebuild.json``.
 
-    python benchmarks/rebuild.py [--rounds 7] [--instruments 200] [--sessions 14] [--seed 1]
+    python benchmarks/rebuild.py [--rounds 7] [--instruments 200] [--sessions 14] [--seed 1] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import gc
-import json
-import os
-import platform
 import statistics
 import sys
-import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from rich.console import Console
-from rich.table import Table
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.engine import train_library
-from offline.simulate import SimulatedSession, interleave, simulate_sessions
+from benchmarks.harness import (
+    Samples,
+    new_parser,
+    print_table,
+    ratio,
+    spread,
+    stream_records,
+    trained_library,
+    write_report,
+)
+from benchmarks.topics import filled_topic
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.files import FileRecord
 from stream_fp.kafka.clients import new_reader
-from stream_fp.library import Library
+from stream_fp.library import Library, load_library
 from stream_fp.messages import Record, decode_message
 from stream_fp.outcomes import Outcome
 from stream_fp.predictor import Predictor
 from tests.support.broker import BrokerUnavailableError, running_broker
 
-OUTPUT = Path("build/benchmarks/rebuild.json")
 DECODE, SILENT, SPEAKING = "decode alone", "engine, silent", "engine, speaking"
 FETCH, REBUILD = "getmany alone", "getmany + silent engine"
 #: Far below the seconds between heartbeats, and seldom enough to cost nothing.
 TICK_S = 0.005
-TRAINING_SESSIONS = 400
-
-
-@dataclass
-class Samples:
-    """One way through the stream: wall and processor time a record, a sample a round."""
-
-    wall_us: list[float] = field(default_factory=list)
-    cpu_us: list[float] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def sample(self, n_records: int) -> Iterator[None]:
-        """Add what the block takes."""
-        gc.collect()
-        started_s, started_cpu_s = time.perf_counter(), time.process_time()
-        yield
-        self.cpu_us.append(1e6 * (time.process_time() - started_cpu_s) / n_records)
-        self.wall_us.append(1e6 * (time.perf_counter() - started_s) / n_records)
+N_QUICK_INSTRUMENTS = 40
 
 
 def main() -> int:
     """Run the benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = new_parser(__doc__, rounds=7)
     parser.add_argument("--instruments", type=int, default=200)
     parser.add_argument("--sessions", type=int, default=14, help="of each instrument, one after another; seven a day")
-    parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.instruments = min(arguments.instruments, N_QUICK_INSTRUMENTS)
 
-    records = _stream(arguments.instruments, arguments.sessions, arguments.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        library = train_library(Path(folder), _training_records(arguments.seed))
+    library = load_library(trained_library(arguments.seed))
+    records = stream_records(arguments.instruments, arguments.sessions, arguments.seed)
     with contextlib.ExitStack() as stack:
         try:
             broker = stack.enter_context(running_broker())
@@ -95,53 +72,18 @@ def main() -> int:
             servers, origin = broker.bootstrap_servers, broker.origin
         rounds, stalls_ms = asyncio.run(_measure(records, library, servers, arguments.rounds))
     figures = _figures(rounds, stalls_ms)
-    report = {
-        "machine": {"python": sys.version, "platform": platform.platform(), "cpus": os.cpu_count(), "broker": origin},
-        "versions": {name: version(name) for name in ("stream-fp", "aiokafka", "msgspec", "numpy")},
-        "arguments": vars(arguments),
-        "n_records": len(records),
-        "us_per_record": {name: samples.wall_us for name, samples in rounds.items()},
-        "cpu_us_per_record": {name: samples.cpu_us for name, samples in rounds.items()},
-        "longest_wait_of_the_event_loop_ms": stalls_ms,
-        "figures": figures,
-    }
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(
+        "rebuild",
+        arguments,
+        figures,
+        broker=origin,
+        n_records=len(records),
+        us_per_record={name: samples.wall_us for name, samples in rounds.items()},
+        cpu_us_per_record={name: samples.cpu_us for name, samples in rounds.items()},
+        longest_wait_of_the_event_loop_ms=stalls_ms,
+    )
     _print(rounds, figures, len(records))
     return 0
-
-
-# ------------------------------------------------------------------------------------------------------- the stream
-
-
-def _stream(n_instruments: int, n_sessions: int, seed: int) -> list[FileRecord]:
-    instruments = [
-        _renamed(session, f"{number:03d}")
-        for number in range(n_instruments)
-        for session in simulate_sessions(n_sessions, seed=1000 * seed + number)
-    ]
-    return [
-        FileRecord(offset, message["session_id"].encode(), msgspec.json.encode(message))
-        for offset, message in enumerate(interleave(instruments))
-    ]
-
-
-def _renamed(session: SimulatedSession, instrument: str) -> SimulatedSession:
-    session_id = f"{session.session_id}-{instrument}"
-    return SimulatedSession(
-        session_id=session_id,
-        session_type=session.session_type,
-        messages=tuple({**message, "session_id": session_id} for message in session.messages),
-        character=session.character,
-    )
-
-
-def _training_records(seed: int) -> list[FileRecord]:
-    messages = interleave(simulate_sessions(TRAINING_SESSIONS, seed=seed))
-    return [
-        FileRecord(offset, message["session_id"].encode(), msgspec.json.encode(message))
-        for offset, message in enumerate(messages)
-    ]
 
 
 # ------------------------------------------------------------------------------------------------------- the rounds
@@ -158,7 +100,9 @@ async def _measure(
     gc.collect()
     gc.freeze()
     async with contextlib.AsyncExitStack() as stack:
-        partition = None if servers is None else await stack.enter_async_context(_filled_topic(servers, records))
+        partition = None
+        if servers is not None:
+            partition = await stack.enter_async_context(filled_topic("rebuild", servers, records))
         for _ in range(n_rounds):
             with rounds[DECODE].sample(n):
                 for record in records:
@@ -215,27 +159,6 @@ def _check(rebuilt: Engine, speaking: Engine) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _filled_topic(servers: str, records: Sequence[FileRecord]) -> AsyncIterator[TopicPartition]:
-    """Yield the one partition of a topic that holds the records; the topic is deleted afterwards."""
-    topic = f"rebuild-{uuid.uuid4().hex[:12]}"
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-    producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5, max_batch_size=2**17)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, 1, 1)])
-        try:
-            await producer.start()
-            for record in records:
-                await producer.send(topic, record.value, record.key, partition=0)
-        finally:
-            await producer.stop()  # sends what is left
-        yield TopicPartition(topic, 0)
-    finally:
-        await admin.delete_topics([topic])
-        await admin.close()
-
-
-@contextlib.asynccontextmanager
 async def _reading(servers: str, partition: TopicPartition) -> AsyncIterator[AIOKafkaConsumer]:
     """Yield a new consumer: one that has read to the end before is held up by its last request, which waits there."""
     consumer = new_reader(Settings(bootstrap_servers=servers))
@@ -285,10 +208,10 @@ async def _ticking() -> AsyncIterator[list[float]]:
 
 
 def _figures(rounds: dict[str, Samples], stalls_ms: list[float]) -> dict[str, float]:
-    figures = {"silent_over_decode": _ratio(rounds[SILENT], rounds[DECODE])}
+    figures = {"silent_over_decode": ratio(rounds[SILENT].wall_us, rounds[DECODE].wall_us)}
     if REBUILD in rounds:
         figures |= {
-            "rebuild_over_getmany": _ratio(rounds[REBUILD], rounds[FETCH]),
+            "rebuild_over_getmany": ratio(rounds[REBUILD].wall_us, rounds[FETCH].wall_us),
             "rebuild_records_per_s_median": 1e6 / statistics.median(rounds[REBUILD].wall_us),
             "rebuild_records_per_s_best": 1e6 / min(rounds[REBUILD].wall_us),
             "longest_wait_of_the_event_loop_ms": max(stalls_ms),
@@ -296,25 +219,21 @@ def _figures(rounds: dict[str, Samples], stalls_ms: list[float]) -> dict[str, fl
     return figures
 
 
-def _ratio(one: Samples, other: Samples) -> float:
-    """Median of the ratios within each round."""
-    return statistics.median(a / b for a, b in zip(one.wall_us, other.wall_us, strict=True))
-
-
 def _print(rounds: dict[str, Samples], figures: dict[str, float], n_records: int) -> None:
-    table = Table(title=f"Rebuild of a partition, {n_records} records, one core, medians")
-    for heading in ("", "us a record", "min - max", "CPU", "records/s", "best"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for name, samples in rounds.items():
         best, median = min(samples.wall_us), statistics.median(samples.wall_us)
-        table.add_row(
-            name, f"{median:.2f}", f"{best:.2f} - {max(samples.wall_us):.2f}",
-            f"{statistics.median(samples.cpu_us):.2f}", f"{1e6 / median:,.0f}", f"{1e6 / best:,.0f}",
-        )  # fmt: skip
-    console = Console(width=110)
-    console.print(table)
+        rows.append((
+            name, f"{median:.2f}", spread(samples.wall_us), f"{statistics.median(samples.cpu_us):.2f}",
+            f"{1e6 / median:,.0f}", f"{1e6 / best:,.0f}",
+        ))  # fmt: skip
+    print_table(
+        f"Rebuild of a partition, {n_records:,} records, one core, medians",
+        ("", "us a record", "min - max", "CPU", "records/s", "best"),
+        rows,
+    )
     if REBUILD in rounds:
-        console.print(
+        print(
             f"Rebuild over getmany alone: {figures['rebuild_over_getmany']:.2f}. "
             f"Longest wait of the event loop: {figures['longest_wait_of_the_event_loop_ms']:.1f} ms."
         )
