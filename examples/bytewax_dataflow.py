@@ -11,7 +11,7 @@ at the first start), one for each worker; ``cli_main`` is what ``python -m bytew
 The step is ``stateful_flat_map``, on which ``stateful_map`` itself is built: it emits nothing for most records, where
 ``stateful_map`` would emit a None for each of them, to be filtered out in a further step.
 
-https://docs.bytewax.io/stable/guide/concepts/recovery.html
+https://docs.bytewax.io/v0.20.0/guide/concepts/recovery.html
 https://docs.bytewax.io/stable/api/bytewax/bytewax.operators.html
 
     python examples/bytewax_dataflow.py --model-path models/session_fingerprints/v1.0.2

@@ -10,7 +10,6 @@ As the documentation has it: an agent that goes over ``stream.events()``, a tabl
 than changed in place, the store in memory (its default); keys and values that are bytes already are ``raw``.
 
 https://faust-streaming.github.io/faust/userguide/tables.html
-https://faust-streaming.github.io/faust/userguide/agents.html
 https://faust-streaming.github.io/faust/userguide/settings.html
 
     python examples/faust_app.py --model-path models/session_fingerprints/v1.0.2
