@@ -6,7 +6,6 @@ a whole with each commit, so that a scrape never sees half of one.
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Sequence
@@ -54,10 +53,10 @@ class PartitionLedger:
         self._engine = engine
         self._low_offset = low_offset
 
-    def committed(self, engine: Engine, low_offset: int, outcomes: Sequence[Outcome]) -> None:
-        """Take note of outcomes that the broker has acknowledged, with a commit."""
+    def committed(self, engine: Engine, counts: Counts, low_offset: int, outcomes: Sequence[Outcome]) -> None:
+        """Take note of outcomes that the broker has acknowledged, with a commit; `counts` are those of its position."""
         self._low_offset = low_offset
-        self._books = (self._books[0], copy.deepcopy(engine.counts))
+        self._books = (self._books[0], counts)
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
         for outcome in outcomes:

@@ -38,6 +38,10 @@ class Counts:
             sessions_closed=_merged(self.sessions_closed, other.sessions_closed),
         )
 
+    def copy(self) -> Counts:
+        """Return the books as they stand, which later records do not change."""
+        return self + Counts()
+
     @property
     def reconciles(self) -> bool:
         """Whether every consumed record is accounted for."""

@@ -8,6 +8,9 @@ The order is what correctness rests on:
 4. for each batch: write the sidecars, then publish outcomes and progress in one transaction. A crash in between
    writes the same sidecar again.
 
+While there is more to read than is taken at once, the next batches are taken while a transaction is under way, and
+what they give goes into the next one: the engine may be ahead of what is committed, never the other way.
+
 When publishing fails, producer and engine are thrown away and all four are gone through again.
 
 Where settings or model are other than those of the last commit, step 3 also asks the output topic what sessions that
@@ -21,9 +24,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
 
@@ -34,8 +38,9 @@ from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_poin
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.kafka.told import Told, find_told, last_told
 from stream_fp.ledger import PartitionLedger
+from stream_fp.messages import Record
 from stream_fp.metrics import Metrics, PartitionView
-from stream_fp.outcomes import Outcome, Published
+from stream_fp.outcomes import Counts, Outcome, Published
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.files import FileSinks
 
@@ -47,8 +52,25 @@ _FIRST_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 #: Of the session time-out: two heartbeats.
 _FENCED_PAUSE: Final = 2 / 3
+#: While there is more to read, outcomes are gathered for so long, or until there are so many: a transaction takes the
+#: processor's time of a thousand records, whatever is in it.
+_GATHER_S: Final = 0.05
+_MAX_GATHERED: Final = 500
+#: So much longer than usual for a transaction is a sign that the broker has no time for more.
+_MAX_AHEAD_S: Final = 1.0
 #: Predictions owed after a change of settings go out in transactions of so many.
 _OWED_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Commit:
+    """Outcomes, and the state of the engine that has made them: what one transaction holds."""
+
+    outcomes: list[Outcome]
+    low_offset: int
+    position: int
+    progress: Progress
+    counts: Counts
 
 
 class PartitionWorker:
@@ -99,7 +121,7 @@ class PartitionWorker:
         )
         self._publisher: Publisher | None = None
         self._engine: Engine | None = None
-        self._fetching: asyncio.Task[dict[TopicPartition, list[ConsumerRecord]]] | None = None
+        self._fetching: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
         self._stopping = asyncio.Event()
         self._ledger = PartitionLedger(partition, metrics)
         self._changed_at = 0
@@ -109,7 +131,10 @@ class PartitionWorker:
         self._committed_at_s = 0.0
         self._rebuilding = False
         self._n_failures = 0
-        self._omit_large_values = False
+        self._n_refused = 0
+        self._due: list[Outcome] = []
+        self._publishing: asyncio.Task[None] | None = None
+        self._publishing_since_s = 0.0
         self.not_ready = "starting"
 
     # ------------------------------------------------------------------------------------------------------- running
@@ -139,7 +164,7 @@ class PartitionWorker:
                 await self._abandon_publisher()
                 await self._pause(_FENCED_PAUSE * self._settings.session_timeout_s)
             except (KafkaError, TimeoutError, OSError) as error:
-                self._omit_large_values |= isinstance(error, TOO_LARGE)
+                self._n_refused += isinstance(error, TOO_LARGE)
                 backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
                 self._n_failures += 1
                 self._metrics.publish_failures.inc()
@@ -167,7 +192,7 @@ class PartitionWorker:
             self.partition,
             n_output_partitions=self._n_output_partitions,
             consumer=self._consumer,
-            omit_large_values=self._omit_large_values,
+            n_refused=self._n_refused,
         )
         self._publisher = publisher
         await publisher.start()
@@ -215,12 +240,12 @@ class PartitionWorker:
         if not self._n_failures:
             self.not_ready = ""
 
-    async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> Sequence[ConsumerRecord]:
+    async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> Sequence[Record]:
         """Read what was published before once more, until the engine is where it was.
 
         Returns the records that came along and lie beyond: what is owed has to be published before them.
         """
-        position, beyond = low_offset, list[ConsumerRecord]()
+        position, beyond = low_offset, list[Record]()
         while position < published_offset and not self._stopping.is_set():
             self.not_ready = f"rebuilding, {published_offset - position} records to go"
             records = await self._fetch()
@@ -273,10 +298,10 @@ class PartitionWorker:
             owed = outcomes[first : first + _OWED_AT_ONCE]
             await self._write_sidecars(owed)
             await publisher.publish(owed, point.low_offset, unsettled)
-            self._ledger.committed(engine, point.low_offset, owed)
+            self._ledger.committed(engine, engine.counts.copy(), point.low_offset, owed)
         low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
         await publisher.publish([], low_offset, self._progress(point.published_offset, low_offset, watermark_us))
-        self._ledger.committed(engine, low_offset, [])
+        self._ledger.committed(engine, engine.counts.copy(), low_offset, [])
 
     async def _step(self) -> None:
         engine = self._running_engine()
@@ -289,37 +314,80 @@ class PartitionWorker:
                 self._ledger.passed(position)
                 self.furthest = max(self.furthest, position)
 
-    async def _take(self, engine: Engine, records: Sequence[ConsumerRecord]) -> bool:
+    async def _take(self, engine: Engine, records: Sequence[Record]) -> bool:
         """Process records and publish what is due; return whether there were any."""
-        outcomes: list[Outcome] = []
-        process = engine.process
-        for record in records:
-            if made := process(record):
-                outcomes.extend(made)
-        if outcomes:
-            await self._write_sidecars(outcomes)
-        if outcomes or time.monotonic() - self._committed_at_s >= self._settings.commit_interval_s:
-            await self._publish(engine, outcomes)
-        self.furthest = max(self.furthest, engine.position or 0)
+        self._due += engine.process_all(records)
+        await self._publish_due(engine)
+        if self._publishing is None and not self._due:
+            self.furthest = max(self.furthest, engine.position or 0)
         self._ledger.observe_decoding(engine)
         # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn.
         await asyncio.sleep(0)
         return bool(records)
 
+    def _is_behind(self, engine: Engine) -> bool:
+        """Whether there is more to read than is taken at once."""
+        # Of a partition that is being taken away the client knows nothing any more.
+        with contextlib.suppress(AssertionError, AttributeError, KeyError):
+            end: int | None = self._consumer.last_stable_offset(self.partition)
+            return end is not None and end - (engine.position or end) > self._settings.max_poll_records
+        return False
+
+    async def _publish_due(self, engine: Engine) -> None:
+        """Publish, and wait until it is done, unless there is more to read meanwhile."""
+        is_behind, now_s = self._is_behind(engine), time.monotonic()
+        if self._publishing is not None:
+            if is_behind and not self._publishing.done() and now_s - self._publishing_since_s < _MAX_AHEAD_S:
+                return
+            await self._published()
+        waited_s = now_s - self._committed_at_s
+        if is_behind and len(self._due) < _MAX_GATHERED and waited_s < _GATHER_S:
+            return
+        if self._due or waited_s >= self._settings.commit_interval_s:
+            commit = self._commit_of_all_due(engine)
+            if commit is not None:
+                self._publishing = asyncio.create_task(self._publish(engine, commit), name=f"{self.name} publishing")
+                self._publishing_since_s = now_s
+                if not is_behind:
+                    await self._published()
+
+    async def _published(self) -> None:
+        """Wait for what is being published; raises what it failed with."""
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            try:
+                await publishing
+            except asyncio.CancelledError:
+                publishing.cancel()
+                raise
+
     async def _finish(self) -> None:
-        await self._publish(self._running_engine(), [])
+        await self._published()
+        engine = self._running_engine()
+        if (commit := self._commit_of_all_due(engine)) is not None:
+            await self._publish(engine, commit)
 
     # ---------------------------------------------------------------------------------------------------- the details
 
-    async def _fetch(self) -> list[ConsumerRecord]:
+    async def _fetch(self) -> list[Record]:
         """Return the next records, or none after the commit interval or when stopping."""
         if self._stopping.is_set():
             return []
+        timeout_s, wanted = self._settings.commit_interval_s, self._settings.max_poll_records
+        if self._publishing is not None or self._due:
+            # What was prefetched comes at once, without a task of its own (a twentieth of the time); when the group
+            # rebalances, the client keeps it back.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_S):
+                    batches = await self._consumer.getmany(self.partition, timeout_ms=0, max_records=wanted)
+                if records := batches.get(self.partition, []):
+                    return list(records)
+            timeout_s = _GATHER_S
         self._fetching = asyncio.ensure_future(
             self._consumer.getmany(
                 self.partition,
-                timeout_ms=int(self._settings.commit_interval_s * 1000),
-                max_records=self._settings.max_poll_records,
+                timeout_ms=int(timeout_s * 1000),
+                max_records=wanted,
             )
         )
         try:
@@ -332,28 +400,36 @@ class PartitionWorker:
             self._fetching = None
         return batches.get(self.partition, [])
 
-    async def _publish(self, engine: Engine, outcomes: list[Outcome]) -> None:
-        low = engine.low_offset
-        position = engine.position
+    def _commit_of_all_due(self, engine: Engine) -> _Commit | None:
+        """Return all that is due with the progress as it is now, or None where nothing is to be committed."""
+        low, position = engine.low_offset, engine.position
         if low is None or position is None or position <= self._committed_position:
             self._committed_at_s = time.monotonic()
             if not self._rebuilding:
                 self._recovered()
-            return
+            return None
         low_offset, watermark_us = low
-        started_s = time.perf_counter()
-        await self._running_publisher().publish(
-            outcomes,
-            low_offset,
-            self._progress(position, low_offset, watermark_us),
+        outcomes, self._due = self._due, []
+        return _Commit(
+            outcomes=outcomes,
+            low_offset=low_offset,
+            position=position,
+            progress=self._progress(position, low_offset, watermark_us),
+            counts=engine.counts.copy(),
         )
+
+    async def _publish(self, engine: Engine, commit: _Commit) -> None:
+        await self._write_sidecars(commit.outcomes)
+        started_s = time.perf_counter()
+        await self._running_publisher().publish(commit.outcomes, commit.low_offset, commit.progress)
         self._metrics.publish.observe(time.perf_counter() - started_s)
         self._metrics.commits.inc()
-        self._committed_position = position
+        self._committed_position = commit.position
         self._committed_at_s = time.monotonic()
-        self._omit_large_values = False
+        self._n_refused = 0
         self._recovered()
-        self._ledger.committed(engine, low_offset, outcomes)
+        self.furthest = max(self.furthest, commit.position)
+        self._ledger.committed(engine, commit.counts, commit.low_offset, commit.outcomes)
 
     def _progress(self, published: int, low_offset: int, watermark_us: int | None) -> Progress:
         if published < self._committed_position:
@@ -418,6 +494,14 @@ class PartitionWorker:
                 _logger.warning("%s: closing the producer: %r", self.name, error)
 
     async def _abandon_publisher(self) -> None:
+        self._due = []
+        publishing, self._publishing = self._publishing, None
+        if publishing is not None:
+            # Whether its transaction was committed, the next start finds out.
+            publishing.cancel()
+            await asyncio.wait({publishing})
+            if not publishing.cancelled():
+                publishing.exception()  # what began the abandoning was told already
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             await publisher.abandon()

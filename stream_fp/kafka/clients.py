@@ -6,22 +6,26 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_fp.config import Settings
 from stream_fp.errors import ConfigError
+from stream_fp.kafka.consumer import Consumer
 
 __all__ = ["close_within", "new_admin", "new_consumer", "new_producer", "new_reader"]
 
 _logger = logging.getLogger(__name__)
 
+#: Of producers: longer than it takes a broker to write markers, shorter than anybody notices.
+_RETRY_BACKOFF_MS: Final = 10
 
-def new_consumer(settings: Settings) -> AIOKafkaConsumer:
+
+def new_consumer(settings: Settings) -> Consumer:
     """Return a consumer of the group, not started; it commits nothing by itself and resets to nowhere by itself."""
-    return AIOKafkaConsumer(
+    return Consumer(
         group_id=settings.group_id,
         enable_auto_commit=False,
         # Where to begin is decided here, with the committed note in hand, never by the client.
@@ -34,9 +38,9 @@ def new_consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -> AIOKafkaConsumer:
+def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -> Consumer:
     """Return a consumer of no group, not started: it reads what it is pointed at and commits nothing."""
-    return AIOKafkaConsumer(
+    return Consumer(
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
@@ -46,8 +50,11 @@ def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -
     )
 
 
-def new_producer(settings: Settings, transactional_id: str | None) -> AIOKafkaProducer:
-    """Return a producer, not started; idempotent in any case, transactional where it has an id."""
+def new_producer(settings: Settings, transactional_id: str | None, *, compress: bool = False) -> AIOKafkaProducer:
+    """Return a producer, not started; idempotent in any case, transactional where it has an id.
+
+    Without compression a prediction takes 2 kB instead of 0.7, and a tenth less of all the time that it takes.
+    """
     return AIOKafkaProducer(
         transactional_id=transactional_id,
         transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
@@ -55,8 +62,10 @@ def new_producer(settings: Settings, transactional_id: str | None) -> AIOKafkaPr
         acks="all",
         max_request_size=settings.max_request_bytes,
         max_batch_size=2**17,
-        # Dead letters may be large and the broker's limit is on what travels.
-        compression_type="gzip",
+        compression_type="gzip" if compress else None,
+        # A transaction that begins before the broker has written the markers of the one before is told to come again.
+        # The client then waits for so long, by default 100 ms, with everything that is due.
+        retry_backoff_ms=_RETRY_BACKOFF_MS,
         **_connection(settings),
     )
 

@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_fp.config import Settings
 from stream_fp.errors import ServiceError, TopicMissingError
 from stream_fp.kafka.clients import close_within, new_admin, new_reader
 from stream_fp.kafka.topics import topic_layouts
+from stream_fp.messages import Record
 
 __all__ = ["Span", "TopicHistory"]
 
@@ -99,7 +100,7 @@ class TopicHistory:
         found = await self._reader.offsets_for_times(dict.fromkeys(partitions, -(-moment_us // 1000)))
         return {p: ends[p] if found[p] is None else found[p].offset for p in partitions}
 
-    async def read(self, span: Span) -> AsyncIterator[Sequence[ConsumerRecord]]:
+    async def read(self, span: Span) -> AsyncIterator[Sequence[Record]]:
         """Yield the records of a span in offset order, some at a time.
 
         Raises

@@ -58,8 +58,9 @@ class Publisher:
         Of the output topic.
     consumer : AIOKafkaConsumer
         Commits the offset where delivery is at least once.
-    omit_large_values : bool
-        Publish large dead letters without their value, with a header that says so.
+    n_refused : int
+        How often in a row broker or client have refused what is due as too large. After the first time it is
+        compressed, after the second large dead letters go without their value, with a header that says so.
     """
 
     def __init__(
@@ -69,14 +70,15 @@ class Publisher:
         *,
         n_output_partitions: int,
         consumer: AIOKafkaConsumer,
-        omit_large_values: bool = False,
+        n_refused: int = 0,
     ) -> None:
         self._settings = settings
         self._partition = partition
         # The output partition of the same number: then a partition's output tells which of its sessions are done.
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
         self._consumer = consumer
-        self._omit_large_values = omit_large_values
+        self._compress = n_refused >= 1
+        self._omit_large_values = n_refused > 1
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
 
@@ -95,7 +97,8 @@ class Publisher:
         ServiceError
             When it never will do otherwise: the transaction time-out is above the broker's limit.
         """
-        producer = new_producer(self._settings, self.transactional_id if self._exactly_once else None)
+        transactional_id = self.transactional_id if self._exactly_once else None
+        producer = new_producer(self._settings, transactional_id, compress=self._compress)
         self._producer = producer
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
@@ -133,7 +136,7 @@ class Publisher:
         ------
         aiokafka.errors.KafkaError, TimeoutError
             When it failed, whatever the cause. The publisher has to be abandoned then, and the state rebuilt from the
-            committed offset; after one of `TOO_LARGE`, the next publisher should omit large values. (The broker's
+            committed offset; after one of `TOO_LARGE`, the next publisher should be told. (The broker's
             refusal of a batch leaves the producer without a valid sequence, so the same one cannot try again.)
         """
         records = [self._to_record(outcome) for outcome in outcomes]

@@ -48,16 +48,16 @@ class Desk:
     n_output_partitions: int = 3
     publishers: list[Publisher] = field(default_factory=list)
 
-    def publisher(self, *, omit_large_values: bool = False) -> Publisher:
+    def publisher(self, *, n_refused: int = 0) -> Publisher:
         publisher = Publisher(
             self.settings, self.partition, n_output_partitions=self.n_output_partitions, consumer=self.consumer,
-            omit_large_values=omit_large_values,
+            n_refused=n_refused,
         )  # fmt: skip
         self.publishers.append(publisher)
         return publisher
 
-    async def started(self, *, omit_large_values: bool = False) -> Publisher:
-        publisher = self.publisher(omit_large_values=omit_large_values)
+    async def started(self, *, n_refused: int = 0) -> Publisher:
+        publisher = self.publisher(n_refused=n_refused)
         await publisher.start()
         return publisher
 
@@ -424,7 +424,7 @@ async def test_dead_letter_too_large_to_publish_goes_without_its_value(desk: Des
         await refused.publish(outcomes, 0, progress(2))
     await refused.aclose()
 
-    publisher = await desk.started(omit_large_values=True)
+    publisher = await desk.started(n_refused=2)
     await publisher.publish(outcomes, 0, progress(2))
     await publisher.publish([made, dead_letter(small)], 2, progress(3))
 
@@ -482,7 +482,7 @@ async def test_at_least_once_failure_leaves_the_progress_where_it_was(at_least_o
 async def test_at_least_once_dead_letter_too_large_goes_without_its_value(at_least_once_desk: Desk) -> None:
     desk = at_least_once_desk
     record = await desk.record(noise(SMALL_LIMIT + 1_000))
-    publisher = await desk.started(omit_large_values=True)
+    publisher = await desk.started(n_refused=2)
     await publisher.publish([dead_letter(record)], low_offset=0, progress=progress(1))
     (found,) = await desk.dead_letters()
     assert found.value is None
