@@ -237,7 +237,7 @@ class Engine:
     def _bounds(self) -> tuple[Any, float, int, int]:
         """Return the watermark (or None), that at which the next session closes, events held, and how many may be."""
         sessions = self._open
-        n_event_bytes = self._settings.max_buffered_bytes - (sessions.n_bytes - sessions.n_event_bytes)
+        n_event_bytes = self._settings.max_buffered_bytes - sessions.n_other_bytes
         return self._watermark_us, sessions.next_deadline_us, sessions.n_events, -(-n_event_bytes // BYTES_PER_EVENT)
 
     def _time_decoding(self, value: bytes | None, clock: Callable[[], int]) -> None:
@@ -351,8 +351,7 @@ class Engine:
             session.append(time_us, price, message.intensity, PHASE_CODES[event_type] << 2 | regime)
             self._open.n_events += 1
             if message.event_id is not None:
-                session.remember(message.event_id)
-                self._open.n_event_ids += 1
+                self._open.remember(session, message.event_id)
             self.counts.applied += 1
         if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
             return self._cross(session, record, key)

@@ -38,13 +38,14 @@ class OpenSessions:
         In ascending order of first offset; read it, change it through the methods.
     n_events : int
         Events held in all columns.
-    n_event_ids : int
-        Event ids remembered.
+    n_other_bytes : int
+        What the sessions take beside their events, event ids included.
     next_deadline_us : float
         Below this watermark no session closes; infinity where none is open.
     """
 
-    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "_long_silence_us", "by_key", "n_event_ids", "n_events",
+    __slots__ = ("_deadlines", "_grace_us", "_idle_timeout_us", "_long_silence_us", "by_key", "n_events",
+                 "n_other_bytes",
                  "next_deadline_us")  # fmt: skip
 
     def __init__(self, *, grace_us: int, idle_timeout_us: int) -> None:
@@ -55,26 +56,16 @@ class OpenSessions:
         self._deadlines: list[tuple[int, int, bytes]] = []
         self.by_key: dict[bytes, Session] = {}
         self.n_events = 0
-        self.n_event_ids = 0
+        self.n_other_bytes = 0
         self.next_deadline_us = _NEVER
 
     def __len__(self) -> int:
         return len(self.by_key)
 
     @property
-    def n_event_bytes(self) -> int:
-        """Memory that the columns take."""
-        return self.n_events * BYTES_PER_EVENT
-
-    @property
     def n_bytes(self) -> int:
         """Memory that the sessions take, reckoned from counts."""
-        # One sum, for it is asked for at every event.
-        return (
-            self.n_events * BYTES_PER_EVENT
-            + len(self.by_key) * BYTES_PER_SESSION
-            + self.n_event_ids * BYTES_PER_EVENT_ID
-        )
+        return self.n_events * BYTES_PER_EVENT + self.n_other_bytes
 
     @property
     def oldest(self) -> Session | None:
@@ -84,15 +75,22 @@ class OpenSessions:
     def add(self, key: bytes, session: Session) -> None:
         """Open a session; its first offset must be above those of all sessions before it."""
         self.by_key[key] = session
+        self.n_other_bytes += BYTES_PER_SESSION
         self._push(key, session)
+
+    def remember(self, session: Session, event_id: str | int) -> None:
+        """Remember the id of an event of a session."""
+        session.remember(event_id)
+        self.n_other_bytes += BYTES_PER_EVENT_ID
 
     def release(self, session: Session) -> None:
         """Drop the events of a session that needs them no more; it stays open as a tombstone."""
-        self.n_event_ids -= len(session.event_ids)
+        self.n_other_bytes -= len(session.event_ids) * BYTES_PER_EVENT_ID
         self.n_events -= session.release()
 
     def remove(self, key: bytes) -> Session:
         """Close a session and return it; its events stay until `release`."""
+        self.n_other_bytes -= BYTES_PER_SESSION
         return self.by_key.pop(key)
 
     def expire(self, watermark_us: int) -> list[Session]:

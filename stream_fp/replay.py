@@ -7,7 +7,7 @@ same records, byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
 from stream_fp.errors import DocumentError
-from stream_fp.files import find_files, read_records
+from stream_fp.files import FileRecord, find_files, read_records
 from stream_fp.kafka.history import TopicHistory
 from stream_fp.messages import Prediction, Record, encode_prediction
 from stream_fp.outcomes import Counts, DeadLetter, Published
@@ -39,6 +39,8 @@ class ReplaySummary:
 
 #: Enough to see what is wrong with a file, few enough to read.
 _N_DEAD_LETTERS_SHOWN = 20
+#: Records taken from a file at once.
+_BATCH = 500
 
 
 def replay_files(
@@ -126,10 +128,9 @@ async def replay_topic(
             engine = _new_engine(classifier, settings)
             place = f"{span.partition.topic}[{span.partition.partition}]"
             async for records in history.read(span):
-                for record in records:
-                    for prediction in _apply(engine, record, summary, f"{place}@{record.offset}"):
-                        write(encode_prediction(prediction) + b"\n")
-                        summary.predictions.append(prediction)
+                for prediction in _apply(engine, records, summary, f"{place}@{{}}".format):
+                    write(encode_prediction(prediction) + b"\n")
+                    summary.predictions.append(prediction)
                 progress(done + records[-1].offset + 1 - span.first, total)
             engine.close()
             summary.counts = summary.counts + engine.counts
@@ -143,11 +144,26 @@ def _replay_file(
 ) -> Iterator[Prediction]:
     engine = _new_engine(classifier, settings)
     try:
-        for record in read_records(path):
-            yield from _apply(engine, record, summary, f"{path}:{record.offset + 1}")
+        for records in _in_batches(read_records(path)):
+            yield from _apply(engine, records, summary, lambda offset: f"{path}:{offset + 1}")
         engine.close()
     finally:
         summary.counts = summary.counts + engine.counts
+
+
+def _in_batches(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
+    """Yield records in lists; where reading fails, those read before it first."""
+    batch: list[FileRecord] = []
+    try:
+        for record in records:
+            batch.append(record)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    except DocumentError:
+        yield batch
+        raise
+    yield batch
 
 
 def _new_engine(classifier: Classifier, settings: Settings) -> Engine:
@@ -160,12 +176,14 @@ def _new_engine(classifier: Classifier, settings: Settings) -> Engine:
     )
 
 
-def _apply(engine: Engine, record: Record, summary: ReplaySummary, place: str) -> Iterator[Prediction]:
-    for outcome in engine.process(record):
+def _apply(
+    engine: Engine, records: Sequence[Record], summary: ReplaySummary, place_of: Callable[[int], str]
+) -> Iterator[Prediction]:
+    for outcome in engine.process_all(records):
         match outcome:
             case Published():
                 yield outcome.prediction
             case DeadLetter() if len(summary.dead_letters) < _N_DEAD_LETTERS_SHOWN:
-                summary.dead_letters.append(f"{place}: {outcome.message}")
+                summary.dead_letters.append(f"{place_of(outcome.record.offset)}: {outcome.message}")
             case DeadLetter():
                 pass

@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from stream_fp.completion import SessionFacts, Yardstick
 from stream_fp.times import parse_timestamp_us, zone_of
@@ -39,6 +40,8 @@ NO_REGIME: Final = 3
 
 #: Shared by all sessions without ids: an empty set of its own would cost each of them 216 bytes.
 _NO_IDS: Final[frozenset[str | int]] = frozenset()
+_NO_FACTS: Final = SessionFacts(session_type="", day=None, timezone="UTC")
+_NO_YARDSTICK: Final = Yardstick(method="unknown")
 _NEVER: Final = float("inf")
 _NAN: Final = float("nan")
 
@@ -68,51 +71,51 @@ class Columns:
     start_us: int
 
 
-class Session:
-    """One open session: its columns, its yardstick and where it stands between checkpoints.
+class Session(Struct, gc=False, eq=False):
+    """One open session: its events, its yardstick and where it stands between checkpoints.
 
-    Parameters
-    ----------
-    session_id : str
-        Identity of the session.
-    first_offset : int
-        Offset of the record that opened it.
-    opened_at_watermark_us : int or None
-        Event-time watermark of the partition just before that record.
+    Without the garbage collector's notice: it is part of no cycle, and a hundred thousand of them would be walked
+    through again and again. Two sessions are equal if they are the same.
     """
 
-    __slots__ = (
-        "closes_us", "event_ids", "event_time_us", "facts", "first_offset", "id", "id_day", "id_end_us", "is_spent",
-        "latest_us", "n_checkpoints_done", "n_events", "n_untimed", "opened_at_watermark_us", "over_us", "reach_us",
-        "rows", "step_us", "tells_time", "touched_us", "trigger_n", "trigger_us", "yardstick",
-    )  # fmt: skip
-
-    def __init__(self, session_id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:
-        self.id = session_id
-        self.first_offset = first_offset
-        self.opened_at_watermark_us = opened_at_watermark_us
-        self.facts: SessionFacts
-        self.yardstick: Yardstick
-        # What the id alone says: it decides when the session closes, so that whoever sees only a part of the
-        # session's records comes to the same end.
-        self.id_day: date | None = None
-        self.id_end_us: int | None = None
-        self.closes_us: float = _NEVER  # scheduled end plus grace
-        self.reach_us: float = _NEVER  # how far its events may move the watermark, and by how much one of them
-        self.step_us = 0
-        self.over_us: float = _NEVER  # latest end that anything known gives, plus grace: later events are left out
-        self.tells_time = True  # whether a time stamp reads the same with and without what was declared
-        self.rows = bytearray()
-        self.event_ids: AbstractSet[str | int] = _NO_IDS  # of the events held, where the producer sends any
-        self.n_events = 0
-        self.n_untimed = 0
-        self.event_time_us = 0  # of the event appended last, in order of arrival
-        self.latest_us = 0  # latest event time seen, 0 while no time stamp could be read
-        self.touched_us = 0  # watermark of the partition when the session last got a record
-        self.n_checkpoints_done = 0
-        self.is_spent = False  # no checkpoint is left, and its events are needed no more
-        self.trigger_n = _NEVER
-        self.trigger_us = _NEVER
+    id: str
+    first_offset: int
+    """Offset of the record that opened it."""
+    opened_at_watermark_us: int | None
+    """Event-time watermark of the partition just before that record."""
+    facts: SessionFacts = _NO_FACTS
+    yardstick: Yardstick = _NO_YARDSTICK
+    id_day: date | None = None
+    """What the id alone says, here and below, decides when the session closes, so that whoever sees only a part of its
+    records comes to the same end."""
+    id_end_us: int | None = None
+    closes_us: float = _NEVER
+    """Scheduled end plus grace."""
+    reach_us: float = _NEVER
+    """How far its events may move the watermark."""
+    step_us: int = 0
+    """By how much one of them may."""
+    over_us: float = _NEVER
+    """Latest end that anything known gives, plus grace: later events are left out."""
+    tells_time: bool = True
+    """Whether a time stamp reads the same with and without what was declared."""
+    rows: bytearray = field(default_factory=bytearray)
+    event_ids: AbstractSet[str | int] = _NO_IDS
+    """Of the events held, where the producer sends any."""
+    n_events: int = 0
+    n_untimed: int = 0
+    event_time_us: int = 0
+    """Of the event appended last, in order of arrival."""
+    latest_us: int = 0
+    """Latest event time seen, 0 while no time stamp could be read."""
+    touched_us: int = 0
+    """Watermark of the partition when the session last got a record."""
+    n_checkpoints_done: int = 0
+    is_spent: bool = False
+    """No checkpoint is left, and its events are needed no more."""
+    trigger_n: float = _NEVER
+    """Number of events, and event time, at which the next checkpoint is crossed."""
+    trigger_us: float = _NEVER
 
     def read_time(self, stamp: str | float, default_zone: tzinfo) -> tuple[int | None, int | None]:
         """Read a time stamp that leaves zone or day open: as the session declared them, and as its id alone says."""

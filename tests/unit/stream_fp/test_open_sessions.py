@@ -112,7 +112,7 @@ def test_memory_is_reckoned_from_events_and_sessions() -> None:
     for i in range(3):
         session.append(i, 1.0, None, 0)
         table.n_events += 1
-    assert (table.n_event_bytes, table.n_bytes) == (3 * BYTES_PER_EVENT, 3 * BYTES_PER_EVENT + BYTES_PER_SESSION)
+    assert (table.n_events, table.n_bytes) == (3, 3 * BYTES_PER_EVENT + BYTES_PER_SESSION)
     table.release(session)
     assert (table.n_events, table.n_bytes) == (0, BYTES_PER_SESSION)
 
