@@ -193,7 +193,10 @@ class Classifier:
             metric = "euclidean"
             notes.append("No covariance for this assignment: euclidean distance used instead of mahalanobis")
         confidence_method = self.confidence_method
-        if self.assignment == "prefix_model" and probabilities is not None:
+        if self.assignment == "prefix_model":
+            if probabilities is None:
+                msg = "expected the probabilities of the prefix model, which makes the assignment"
+                raise ValueError(msg)
             shares = probabilities
             row = int(shares.argmax())
             away = distances(scaled, centroids[row : row + 1], metric, model.precision)

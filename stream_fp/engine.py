@@ -170,7 +170,7 @@ class Engine:
                 # Nothing is certain of these types: what does not fit raises one of `_NOT_USUAL`.
                 key: Any = record.key
                 value: Any = record.value
-                message: Any = decode_unchecked(value)
+                message: Any = decode_unchecked(value if len(value) <= max_bytes else b"")
                 session = sessions[key]
                 stamp, price, intensity = message.timestamp, message.price, message.intensity
                 session_id, event_type = message.session_id, message.event_type
@@ -200,7 +200,6 @@ class Engine:
                     and (session_id is None or session_id == session.id)
                     and (price is None or MIN_PRICE <= price <= MAX_PRICE)
                     and (intensity is None or -MAX_INTENSITY <= intensity <= MAX_INTENSITY)
-                    and len(value) <= max_bytes
                 )
             except _NOT_USUAL:
                 is_usual = False
@@ -455,7 +454,6 @@ class Engine:
         known = by_id if metadata is None else None
         facts = self._facts(session.id, metadata) if known is None else known
         session.facts = facts
-        zone_of(facts.timezone)  # one that cannot be read is refused here
         end_us = facts.end_us
         session.over_us = _NEVER if end_us is None else end_us + self._settings.grace_us
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day

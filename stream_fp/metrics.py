@@ -61,7 +61,7 @@ class Metrics:
         )
         self.extraction = self._histogram("extraction", "Computing the features of one session.")
         self.classification = self._histogram("classification", "Assigning one feature vector to an archetype.")
-        self.decode = self._histogram("decode", "Decoding one record (every 64th is timed).")
+        self.decode = self._histogram("decode", "Decoding one record (one of each batch is timed).")
         self.publish = self._histogram("publish", "Publishing outcomes and progress, until acknowledged.")
         self.sidecar_write = self._histogram("sidecar_write", "Writing one sidecar file, until it is on disk.")
         self.artifact_load = self._histogram("artifact_load", "Loading and verifying the library.")

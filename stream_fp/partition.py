@@ -40,7 +40,7 @@ from stream_fp.kafka.told import Told, find_told, last_told
 from stream_fp.ledger import PartitionLedger
 from stream_fp.messages import Record
 from stream_fp.metrics import Metrics, PartitionView
-from stream_fp.outcomes import Counts, Outcome, Published
+from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.files import FileSinks
 
@@ -52,10 +52,17 @@ _FIRST_BACKOFF_S: Final = 0.2
 _MAX_BACKOFF_S: Final = 5.0
 #: Of the session time-out: two heartbeats.
 _FENCED_PAUSE: Final = 2 / 3
-#: While there is more to read, outcomes are gathered for so long, or until there are so many: a transaction takes the
-#: processor's time of a thousand records, whatever is in it.
+#: Far behind, outcomes are gathered for so long, or until there are so many: a transaction takes the time of a thousand
+#: records, whatever is in it. Far is so many times what is taken at once: what a moment's delay of the broker piles up
+#: is less, and would be kept alive by waiting.
 _GATHER_S: Final = 0.05
 _MAX_GATHERED: Final = 500
+_FAR_BEHIND: Final = 10
+#: In 5 ms a broker has nearly always written the markers that end a transaction; to be told to come again costs 10.
+_BETWEEN_S: Final = 0.005
+#: More is not gathered while a transaction is under way, neither in number nor in bytes of dead letters.
+_MAX_DUE: Final = 4 * _MAX_GATHERED
+_MAX_DUE_BYTES: Final = 16 * 2**20
 #: So much longer than usual for a transaction is a sign that the broker has no time for more.
 _MAX_AHEAD_S: Final = 1.0
 #: Predictions owed after a change of settings go out in transactions of so many.
@@ -133,9 +140,16 @@ class PartitionWorker:
         self._n_failures = 0
         self._n_refused = 0
         self._due: list[Outcome] = []
+        self._n_due_bytes = 0
         self._publishing: asyncio.Task[None] | None = None
         self._publishing_since_s = 0.0
-        self.not_ready = "starting"
+        self._state = "starting"
+        self._cannot_write = ""
+
+    @property
+    def not_ready(self) -> str:
+        """What keeps the worker from being ready; empty where it is."""
+        return self._state or self._cannot_write
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -159,7 +173,7 @@ class PartitionWorker:
                 # a producer now could fence a rightful owner, to no harm but delay; by the second heartbeat from now
                 # the group has told us, and taken the partition away, if there is one.
                 _logger.warning("%s: fenced by another owner or by a transaction that took too long", self.name)
-                self.not_ready = "fenced"
+                self._state = "fenced"
                 self._metrics.publish_failures.inc()
                 await self._abandon_publisher()
                 await self._pause(_FENCED_PAUSE * self._settings.session_timeout_s)
@@ -171,7 +185,7 @@ class PartitionWorker:
                 if self._stopping.is_set():
                     _logger.warning("%s: not published, left to the next owner: %r", self.name, error)
                     break
-                self.not_ready = f"starting over after {type(error).__name__}: {error}"
+                self._state = f"starting over after {type(error).__name__}: {error}"
                 _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
                 await self._abandon_publisher()
                 await self._pause(backoff_s)
@@ -238,7 +252,7 @@ class PartitionWorker:
             await self._take(self._engine, beyond)
         self._metrics.rebuild.observe(time.perf_counter() - started_s)
         if not self._n_failures:
-            self.not_ready = ""
+            self._state = ""
 
     async def _rebuild(self, engine: Engine, low_offset: int, published_offset: int) -> Sequence[Record]:
         """Read what was published before once more, until the engine is where it was.
@@ -247,7 +261,7 @@ class PartitionWorker:
         """
         position, beyond = low_offset, list[Record]()
         while position < published_offset and not self._stopping.is_set():
-            self.not_ready = f"rebuilding, {published_offset - position} records to go"
+            self._state = f"rebuilding, {published_offset - position} records to go"
             records = await self._fetch()
             beyond = [record for record in records if record.offset >= published_offset]
             if not await self._take(engine, records[: len(records) - len(beyond)]) or beyond:
@@ -270,7 +284,7 @@ class PartitionWorker:
             "%s: looking in %s for what sessions open now were told since offset %d",
             self.name, self._settings.output_topic, point.low_offset,
         )  # fmt: skip
-        self.not_ready = "reading its own output, after a change of settings or model"
+        self._state = "reading its own output, after a change of settings or model"
         return await find_told(
             self._settings,
             self.partition,
@@ -312,11 +326,14 @@ class PartitionWorker:
                 position = await self._consumer.position(self.partition)
                 engine.pass_over(position)
                 self._ledger.passed(position)
-                self.furthest = max(self.furthest, position)
+                if self._publishing is None and not self._due:
+                    self.furthest = max(self.furthest, position)
 
     async def _take(self, engine: Engine, records: Sequence[Record]) -> bool:
         """Process records and publish what is due; return whether there were any."""
-        self._due += engine.process_all(records)
+        made = engine.process_all(records)
+        self._due += made
+        self._n_due_bytes += sum(len(one.record.value or b"") for one in made if isinstance(one, DeadLetter))
         await self._publish_due(engine)
         if self._publishing is None and not self._due:
             self.furthest = max(self.furthest, engine.position or 0)
@@ -325,29 +342,33 @@ class PartitionWorker:
         await asyncio.sleep(0)
         return bool(records)
 
-    def _is_behind(self, engine: Engine) -> bool:
-        """Whether there is more to read than is taken at once."""
+    def _batches_behind(self, engine: Engine) -> float:
+        """How much there is to read, of what is taken at once."""
         # Of a partition that is being taken away the client knows nothing any more.
         with contextlib.suppress(AssertionError, AttributeError, KeyError):
             end: int | None = self._consumer.last_stable_offset(self.partition)
-            return end is not None and end - (engine.position or end) > self._settings.max_poll_records
-        return False
+            if end is not None and engine.position is not None:
+                return (end - engine.position) / self._settings.max_poll_records
+        return 0.0
 
     async def _publish_due(self, engine: Engine) -> None:
         """Publish, and wait until it is done, unless there is more to read meanwhile."""
-        is_behind, now_s = self._is_behind(engine), time.monotonic()
+        n_behind = self._batches_behind(engine)
+        is_behind = n_behind > 1
         if self._publishing is not None:
-            if is_behind and not self._publishing.done() and now_s - self._publishing_since_s < _MAX_AHEAD_S:
+            is_late = time.monotonic() - self._publishing_since_s >= _MAX_AHEAD_S
+            is_full = len(self._due) >= _MAX_DUE or self._n_due_bytes >= _MAX_DUE_BYTES
+            if is_behind and not (self._publishing.done() or is_late or is_full):
                 return
             await self._published()
-        waited_s = now_s - self._committed_at_s
-        if is_behind and len(self._due) < _MAX_GATHERED and waited_s < _GATHER_S:
+        waited_s = time.monotonic() - self._committed_at_s
+        if n_behind > _FAR_BEHIND and len(self._due) < _MAX_GATHERED and waited_s < _GATHER_S:
             return
         if self._due or waited_s >= self._settings.commit_interval_s:
             commit = self._commit_of_all_due(engine)
             if commit is not None:
                 self._publishing = asyncio.create_task(self._publish(engine, commit), name=f"{self.name} publishing")
-                self._publishing_since_s = now_s
+                self._publishing_since_s = time.monotonic()
                 if not is_behind:
                     await self._published()
 
@@ -355,11 +376,7 @@ class PartitionWorker:
         """Wait for what is being published; raises what it failed with."""
         publishing, self._publishing = self._publishing, None
         if publishing is not None:
-            try:
-                await publishing
-            except asyncio.CancelledError:
-                publishing.cancel()
-                raise
+            await publishing
 
     async def _finish(self) -> None:
         await self._published()
@@ -383,6 +400,8 @@ class PartitionWorker:
                 if records := batches.get(self.partition, []):
                     return list(records)
             timeout_s = _GATHER_S
+            if self._stopping.is_set():
+                return []
         self._fetching = asyncio.ensure_future(
             self._consumer.getmany(
                 self.partition,
@@ -409,7 +428,7 @@ class PartitionWorker:
                 self._recovered()
             return None
         low_offset, watermark_us = low
-        outcomes, self._due = self._due, []
+        outcomes, self._due, self._n_due_bytes = self._due, [], 0
         return _Commit(
             outcomes=outcomes,
             low_offset=low_offset,
@@ -420,6 +439,8 @@ class PartitionWorker:
 
     async def _publish(self, engine: Engine, commit: _Commit) -> None:
         await self._write_sidecars(commit.outcomes)
+        # With exactly-once delivery, a transaction that comes too soon after another is told to come again.
+        await asyncio.sleep(self._committed_at_s + _BETWEEN_S - time.monotonic())
         started_s = time.perf_counter()
         await self._running_publisher().publish(commit.outcomes, commit.low_offset, commit.progress)
         self._metrics.publish.observe(time.perf_counter() - started_s)
@@ -445,26 +466,25 @@ class PartitionWorker:
         """Take note that publishing works, or that there is nothing to publish."""
         if self._n_failures:
             self._n_failures = 0
-            self.not_ready = ""
+            self._state = ""
 
     async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
         """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
         predictions = [outcome.prediction for outcome in outcomes if isinstance(outcome, Published)]
-        before = self.not_ready
         backoff_s = _FIRST_BACKOFF_S
         while predictions:
             try:
                 await self._sinks.write(predictions)
             except OSError as error:
                 self._metrics.sidecar_failures.inc()
-                self.not_ready = f"cannot write sidecar or minidash: {error}"
+                self._cannot_write = f"cannot write sidecar or minidash: {error}"
                 if self._stopping.is_set():
                     raise  # nothing was published: whoever takes the partition next writes them
-                _logger.warning("%s: %s; again in %.1f s", self.name, self.not_ready, backoff_s)
+                _logger.warning("%s: %s; again in %.1f s", self.name, self._cannot_write, backoff_s)
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             else:
-                self.not_ready = before
+                self._cannot_write = ""
                 return
 
     def _running_engine(self) -> Engine:
@@ -494,7 +514,7 @@ class PartitionWorker:
                 _logger.warning("%s: closing the producer: %r", self.name, error)
 
     async def _abandon_publisher(self) -> None:
-        self._due = []
+        self._due, self._n_due_bytes, self._cannot_write = [], 0, ""
         publishing, self._publishing = self._publishing, None
         if publishing is not None:
             # Whether its transaction was committed, the next start finds out.

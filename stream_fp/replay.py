@@ -160,7 +160,7 @@ def _in_batches(records: Iterable[FileRecord]) -> Iterator[list[FileRecord]]:
             if len(batch) == _BATCH:
                 yield batch
                 batch = []
-    except DocumentError:
+    except Exception:
         yield batch
         raise
     yield batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -38,6 +39,8 @@ __all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
 _logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S: Final = 1.0
+#: Objects made and not gone since the collector last looked: ten times those of a batch, walked in a millisecond.
+_GC_THRESHOLD: Final = 20_000
 #: Part of the session time-out that draining revoked partitions may take; the rest is for the rejoin.
 _REVOKE_BUDGET: Final = 0.5
 #: Part of the grace period that draining may take; the rest is for leaving the group.
@@ -104,6 +107,7 @@ async def run_service(settings: Settings, watchdog: Watchdog) -> None:
     StreamFpError
         When the service cannot start or go on.
     """
+    _spare_the_collector()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_told_elsewhere)
@@ -127,6 +131,17 @@ async def run_service(settings: Settings, watchdog: Watchdog) -> None:
         await service.aclose()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector walk what is new, seldom, and never what was imported.
+
+    Records come and go by the thousand, and by counting of references alone. With Python's threshold of 700 the
+    collector would walk them every few hundred records: a tenth of all the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
 def _told_elsewhere(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchError, FetchResult, PartitionRecords
@@ -22,18 +22,30 @@ from aiokafka.errors import CorruptRecordException
 __all__ = ["Consumer"]
 
 Records = list[Any]
+#: No position; a result that stands there is thrown away by the client.
+_NOWHERE = -1
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
-    """A consumer whose records have ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``, and no more.
-
-    Only `getmany` gives them; `getone` and iteration are the client's own, a record at a time.
-    """
+    """A consumer whose records have ``offset``, ``timestamp``, ``key``, ``value`` and ``headers``, and no more."""
 
     async def start(self) -> None:
         """Connect, and join the group where there is one; see `AIOKafkaConsumer.start`."""
         await super().start()
         self._fetcher._records = _Results(self._fetcher._records)  # noqa: SLF001
+
+    async def getone(self, *partitions: TopicPartition) -> NoReturn:
+        """Refuse: what `getmany` has decoded and not handed out yet would be passed over.
+
+        Raises
+        ------
+        NotImplementedError
+        """
+        raise NotImplementedError
+
+    async def __anext__(self) -> NoReturn:
+        """Refuse, as `getone`."""
+        raise NotImplementedError
 
 
 class _Results(OrderedDict[TopicPartition, "FetchResult | FetchError"]):
@@ -63,7 +75,12 @@ class _Batches:
             return []
         found, self._left = self._left, []
         while max_records is None or len(found) < max_records:
-            batch = next(self._batches, None)
+            try:
+                batch = next(self._batches, None)
+            except BaseException:
+                # What was taken before is not handed out: the position stays, and the whole is fetched anew.
+                fetched.next_fetch_offset = _NOWHERE
+                raise
             if batch is None:  # all was handed out
                 fetched.next_fetch_offset = self._decoded_to
                 result._partition_records = None  # noqa: SLF001
