@@ -1,11 +1,13 @@
 """Measure the engine alone: what an event costs from its bytes on, and how long a prediction takes.
 
 One process, no Kafka. The stream is that of many instruments at once, seven sessions a day each. Decoding alone
-(msgspec into the same structure) goes first in every round, the engine in four ways after it:
+(msgspec into the same structure) goes first in every round, the engine in five ways after it:
 
 * bytes to buffered event: as the service runs it (one checkpoint), but nobody makes predictions. A session drops its
   events after its last checkpoint, so only those before it are buffered; later ones are decoded, checked and counted.
-* every event buffered: the same, with all events held until their session closes, as training has it: the upper bound.
+* a record a call: the same, without batches (the service takes up to 500 records at once).
+* every event buffered: as the first, with all events held until their session closes, as training has it: the upper
+  bound.
 * with predictions, at one checkpoint and at four.
 
 Then the prediction itself, on sessions of 20, 50, 150 and 1,000 events in turn: fingerprint and classification; and
@@ -40,6 +42,7 @@ from benchmarks.harness import (
     write_report,
 )
 from stream_fp.classifier import Classifier
+from stream_fp.config import Settings
 from stream_fp.engine import Engine, EngineSettings, Forecaster
 from stream_fp.features import extract
 from stream_fp.files import FileRecord
@@ -52,6 +55,7 @@ from stream_fp.sessions import Columns, Session
 from stream_fp.times import format_us
 
 DECODE, BUFFER, KEEP = "decode alone", "engine, bytes to buffered event", "engine, every event buffered"
+SINGLE = "engine, a record a call"
 ONE, FOUR = "engine with predictions", "engine with predictions, 4 checkpoints"
 CLASSIFY, FORECAST = "extract + classify", "forecast + encode"
 PREFIX_LENGTHS = (20, 50, 150, 1000)
@@ -61,6 +65,7 @@ FOUR_CHECKPOINTS = (25.0, 30.0, 40.0, 50.0)
 PHASE_NAMES = (*PHASES, "news_print")
 #: Sessions of each length that predictions are made of in turn; of as many, a processor does not remember the last.
 N_VARIANTS = 100
+BATCH = Settings().max_poll_records
 N_QUICK_INSTRUMENTS = 40
 N_QUICK_SAMPLES = 800
 
@@ -123,7 +128,7 @@ def _measure_stream(
     records: Sequence[FileRecord], library: Library, n_rounds: int
 ) -> tuple[dict[str, Samples], dict[str, Counts]]:
     """Return the samples by name, and what the engines counted in the last round."""
-    rounds = {name: Samples() for name in (DECODE, BUFFER, KEEP, ONE, FOUR)}
+    rounds = {name: Samples() for name in (DECODE, BUFFER, SINGLE, KEEP, ONE, FOUR)}
     counts: dict[str, Counts] = {}
     n = len(records)
     for _ in range(n_rounds):
@@ -133,6 +138,7 @@ def _measure_stream(
         silent = _Silent()
         engines = {
             BUFFER: _new_engine(library, silent, EngineSettings()),
+            SINGLE: _new_engine(library, _Silent(), EngineSettings()),
             KEEP: _new_engine(library, _Silent(), EngineSettings(keep_events=True)),
             ONE: _new_engine(library, Predictor(Classifier(library)), EngineSettings()),
             FOUR: _new_engine(
@@ -140,10 +146,10 @@ def _measure_stream(
             ),
         }
         for name, engine in engines.items():
-            process = engine.process
+            batch = 1 if name == SINGLE else BATCH
             with rounds[name].sample(n):
-                for record in records:
-                    process(record)
+                for first in range(0, n, batch):
+                    engine.process_all(records[first : first + batch])
             counts[name] = engine.counts
         _check_stream(counts, silent.n_asked, n)
     return rounds, counts
@@ -159,7 +165,7 @@ def _check_stream(counts: dict[str, Counts], n_asked: int, n_records: int) -> No
     is_sound = (
         all(counted.reconciles and counted.consumed == n_records for counted in counts.values())
         and 0 < n_asked == n_predictions[ONE] < n_predictions[FOUR]
-        and n_predictions[BUFFER] == n_predictions[KEEP] == 0
+        and n_predictions[BUFFER] == n_predictions[SINGLE] == n_predictions[KEEP] == 0
         and counts[BUFFER].applied < counts[KEEP].applied
     )
     if not is_sound:
@@ -266,6 +272,7 @@ def _stream_figures(rounds: dict[str, Samples]) -> dict[str, float]:
     decoding = rounds[DECODE].wall_us
     return {
         "engine_over_decode": ratio(rounds[BUFFER].wall_us, decoding),
+        "engine_a_record_a_call_over_decode": ratio(rounds[SINGLE].wall_us, decoding),
         "engine_every_event_buffered_over_decode": ratio(rounds[KEEP].wall_us, decoding),
         "engine_with_predictions_over_decode": ratio(rounds[ONE].wall_us, decoding),
         "engine_with_4_checkpoints_over_decode": ratio(rounds[FOUR].wall_us, decoding),

@@ -103,12 +103,7 @@ def expected_offsets(records: Sequence[FileRecord], library: Library) -> list[in
         schedules=library.schedules,
         typical_events=library.typical_events,
     )
-    return [
-        outcome.record.offset
-        for record in records
-        for outcome in engine.process(record)
-        if isinstance(outcome, Published)
-    ]
+    return [outcome.record.offset for outcome in engine.process_all(records) if isinstance(outcome, Published)]
 
 
 def source_of(message: Message) -> tuple[int, int]:

@@ -275,11 +275,10 @@ def _expected(records: Sequence[FileRecord], model_path: Path) -> Expected:
         typical_events=library.typical_events,
     )
     archetypes, offsets = {}, {}
-    for record in records:
-        for outcome in engine.process(record):
-            if isinstance(outcome, Published):
-                session_id = outcome.prediction.session_id
-                archetypes[session_id], offsets[session_id] = outcome.prediction.archetype_id, record.offset
+    for outcome in engine.process_all(records):
+        if isinstance(outcome, Published):
+            session_id = outcome.prediction.session_id
+            archetypes[session_id], offsets[session_id] = outcome.prediction.archetype_id, outcome.record.offset
     return Expected(archetypes, offsets)
 
 

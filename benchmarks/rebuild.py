@@ -48,6 +48,7 @@ DECODE, SILENT, SPEAKING = "decode alone", "engine, silent", "engine, speaking"
 FETCH, REBUILD = "getmany alone", "getmany + silent engine"
 #: Far below the seconds between heartbeats, and seldom enough to cost nothing.
 TICK_S = 0.005
+BATCH = Settings().max_poll_records
 N_QUICK_INSTRUMENTS = 40
 
 
@@ -141,10 +142,8 @@ def _new_engine(library: Library, *, published_offset: int) -> Engine:
 
 def _take(engine: Engine, records: Sequence[Record]) -> None:
     outcomes: list[Outcome] = []
-    process = engine.process
-    for record in records:
-        if made := process(record):
-            outcomes.extend(made)
+    for first in range(0, len(records), BATCH):
+        outcomes += engine.process_all(records[first : first + BATCH])
 
 
 def _check(rebuilt: Engine, speaking: Engine) -> None:

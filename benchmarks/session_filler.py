@@ -37,6 +37,8 @@ N_IN_CHUNK = 10_000
 #: Events that a step has to measure at the least; where the sessions give fewer, it is repeated with new ones.
 MIN_MEASURED = 50_000
 START = np.datetime64("2025-07-29T09:30:00.000")
+#: Records that the service takes at once.
+N_AT_ONCE = 500
 WINDOW_MS = 149 * 60_000
 METADATA = (
     '{"session_type":"NY_AM","date":"2025-07-29","start_time":"09:30:00","end_time":"11:59:00",'
@@ -106,15 +108,15 @@ class Filler:
 
         Pauses, where given, are timed meanwhile. To make a chunk of records and to drop it is not counted.
         """
-        process = self.engine.process
+        process_all = self.engine.process_all
         took_s = cpu_s = 0.0
         for turn in range(first_turn, end_turn):
             for chunk in self._chunks(turn):
                 if pauses is not None:
                     pauses.is_on = True
                 started_s, started_cpu_s = time.perf_counter(), time.process_time()
-                for record in chunk:
-                    process(record)
+                for first in range(0, len(chunk), N_AT_ONCE):
+                    process_all(chunk[first : first + N_AT_ONCE])
                 cpu_s += time.process_time() - started_cpu_s
                 took_s += time.perf_counter() - started_s
                 if pauses is not None:

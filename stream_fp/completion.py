@@ -8,10 +8,11 @@ session. Training cuts its prefixes with the same yardsticks that the live servi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import date, time, timedelta
 from functools import lru_cache
 from typing import Final, Literal, get_args
+
+from msgspec import Struct
 
 from stream_fp.errors import RecordInvalidError
 from stream_fp.messages import SessionMetadata
@@ -33,13 +34,13 @@ POLICIES: Final = get_args(CompletionPolicy)
 #: Windows remembered: sessions of many instruments have the same few windows on a day, and to reckon one takes as long
 #: as ten events. Half a megabyte at the most.
 _N_WINDOWS: Final = 1024
+_NO_METADATA: Final = SessionMetadata()
 
 #: ``<TYPE>_<YYYY-MM-DD>``, also with the ``Lvl-1`` and underscores of older file names, and with a suffix.
 _SESSION_ID: Final = re.compile(r"(?P<type>.+?)(?:_lvl-\d+)?_(?P<date>\d{4}[-_]\d{2}[-_]\d{2})(?!\d)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class Schedule(Struct, frozen=True, kw_only=True, gc=False):
     """The usual window of a session type, as wall-clock times; an end at or before the start is on the next day."""
 
     start: str
@@ -70,8 +71,7 @@ DEFAULT_SCHEDULES: Final[dict[str, Schedule]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionFacts:
+class SessionFacts(Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a session without its events; times in microseconds since 1970."""
 
     session_type: str
@@ -99,8 +99,7 @@ class SessionFacts:
         return scheduled_us if self.declared_end_us is None else max(self.declared_end_us, scheduled_us)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Yardstick:
+class Yardstick(Struct, frozen=True, kw_only=True, gc=False):
     """Measures completion: by time between two instants, or by events against a count, or not at all."""
 
     method: str
@@ -163,7 +162,7 @@ def resolve_facts(
     RecordInvalidError
         When the metadata holds a zone, date or time of day that cannot be read.
     """
-    given = metadata if metadata is not None else SessionMetadata()
+    given = _NO_METADATA if metadata is None else metadata
     match = _SESSION_ID.match(session_id)
     session_type = (given.session_type or (match["type"] if match else "")).strip().lower()
     zone = given.timezone or default_timezone

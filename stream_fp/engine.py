@@ -174,8 +174,12 @@ class Engine:
                 session = sessions[key]
                 stamp, price, intensity = message.timestamp, message.price, message.intensity
                 session_id, event_type = message.session_id, message.event_type
-                if type(stamp) is str and (ending_us := endings.get(stamp[19:])) is not None:
-                    time_us = minutes[stamp[:16]] + seconds[stamp[16:19]] + ending_us
+                if (
+                    type(stamp) is str
+                    and (ending_us := endings.get(stamp[19:])) is not None
+                    and (minute_us := minutes.get(stamp[:16])) is not None
+                ):
+                    time_us = minute_us + seconds[stamp[16:19]] + ending_us
                 else:
                     time_us = absolute_us(stamp)  # type: ignore[assignment]  # to None nothing compares
                 if time_us <= watermark_us or time_us > session.reach_us:

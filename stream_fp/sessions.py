@@ -32,7 +32,7 @@ pack_row: Final = struct.Struct("<qddB").pack
 BYTES_PER_EVENT: Final = _ROW.itemsize
 #: What an open session takes beside its events: object, key, dictionary entry and deadline, and facts and yardstick
 #: where no other session shares them (measured with tracemalloc, rounded up).
-BYTES_PER_SESSION: Final = 2600
+BYTES_PER_SESSION: Final = 1200
 #: What a remembered event id takes: a text of 64 characters and its place in a set, rounded up.
 BYTES_PER_EVENT_ID: Final = 200
 #: Regime code of an event that names none.

@@ -53,6 +53,7 @@ class _Batches:
         self._result = result
         self._fetched: PartitionRecords = result._partition_records  # noqa: SLF001
         self._batches = self._decoded()
+        self._decoded_to: int = self._fetched.next_fetch_offset
         self._left: Records = []
 
     def take(self, max_records: int | None = None) -> Records:
@@ -64,6 +65,7 @@ class _Batches:
         while max_records is None or len(found) < max_records:
             batch = next(self._batches, None)
             if batch is None:  # all was handed out
+                fetched.next_fetch_offset = self._decoded_to
                 result._partition_records = None  # noqa: SLF001
                 del result.getall  # which holds the result that holds it
                 break
@@ -77,11 +79,7 @@ class _Batches:
         return found
 
     def _decoded(self) -> Iterator[Records]:
-        """Yield the records of each batch that the isolation level lets through, from the position of the fetch on.
-
-        Where a batch ends, `next_fetch_offset` is the offset after it, even if its last records were compacted away:
-        a consumer that asked for these again would be given the same batch for ever.
-        """
+        """Yield the records of each batch that the isolation level lets through, from the position of the fetch on."""
         fetched = self._fetched
         first_offset = fetched.next_fetch_offset
         while fetched._records.has_next():  # noqa: SLF001
@@ -90,7 +88,9 @@ class _Batches:
                 raise CorruptRecordException(f"wrong checksum in {fetched._tp}")  # noqa: SLF001
             is_aborted = self._is_aborted(batch)
             records = [] if is_aborted or batch.is_control_batch else list(batch)
-            fetched.next_fetch_offset = batch.next_offset
+            # After the batch, even if its last records were compacted away: who asks for these again is given the same
+            # batch for ever.
+            self._decoded_to = batch.next_offset
             if records and records[0].offset < first_offset:  # a fetch begins with the batch that holds its offset
                 records = [record for record in records if record.offset >= first_offset]
             if records:

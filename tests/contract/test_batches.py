@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_fp.engine import Engine
 from stream_fp.outcomes import Outcome
-from stream_fp.sessions import BYTES_PER_EVENT
+from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION
 from stream_fp.times import MINUTE_US
 from tests.support.builders import Record, RecordingForecaster, at, describe, make_engine
 
@@ -29,7 +29,7 @@ BOUNDS: Final[tuple[dict[str, Any], ...]] = (
     {"keep_events": True},
     {"max_events_per_session": 6},
     {"max_open_sessions": 2},
-    {"max_buffered_bytes": 3 * 2600 + 9 * BYTES_PER_EVENT},
+    {"max_buffered_bytes": 3 * BYTES_PER_SESSION + 9 * BYTES_PER_EVENT},
 )
 
 
