@@ -114,6 +114,7 @@ BATCHES: Final = st.lists(
 def test_same_records_and_end_as_the_client(batches: list[Any], cap: int | None, begin: int) -> None:
     data, first, open_since = b"", 0, dict[int, int]()
     aborted: list[tuple[int, int]] = []
+    first_length = 1 if " " in batches[0][2] else batches[0][0] + batches[0][1]
     for n, n_lost, kind, codec in batches:
         producer_id = {"one": 1, "other": 2}.get(kind.split()[-1], -1)
         if " " in kind:
@@ -127,7 +128,8 @@ def test_same_records_and_end_as_the_client(batches: list[Any], cap: int | None,
                 open_since.setdefault(producer_id, first)
             data += batch_of(first, n, n_lost=n_lost, producer_id=producer_id, codec=codec)
             first += n + n_lost
-    position = min(begin, first - 1)
+    # A broker's answer begins with the batch that holds the position; a client that meets another gives too much.
+    position = min(begin, first_length - 1)
     theirs, _ = fetched(data, position, list(aborted), is_ours=False)
     expected = [record.offset for record in theirs.getall(None)]
     offsets, end = drained(data, position, cap, list(aborted), is_ours=True)
@@ -147,7 +149,7 @@ def test_same_of_older_formats(magic: int) -> None:
 
 @pytest.mark.parametrize("cap", [None, 2, 3, 5, 100])
 def test_records_before_a_broken_batch_are_never_passed_over(cap: int | None) -> None:
-    """Whoever asks again after the failure is given them from a new fetch: the position may not have moved past them."""
+    """Whoever asks again after the failure is given them by a new fetch: the position has not moved past them."""
     broken = bytearray(batch_of(6, 3))
     broken[-1] ^= 0xFF
     data = batch_of(0, 3) + batch_of(3, 3) + bytes(broken)
