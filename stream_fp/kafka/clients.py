@@ -19,8 +19,8 @@ __all__ = ["close_within", "new_admin", "new_consumer", "new_producer", "new_rea
 
 _logger = logging.getLogger(__name__)
 
-#: Of producers. Transactions one right after another took 113 ms each with the client's 100 ms, and 21 with 10. It is also
-#: how often the client repeats whatever else has failed, until the transaction's time is over: hence no less.
+#: Of producers. Transactions one right after another took 113 ms each with the client's 100 ms, and 21 with 10. It is
+#: also how often the client repeats whatever else has failed, until the transaction's time is over: hence no less.
 _RETRY_BACKOFF_MS: Final = 10
 
 

@@ -121,7 +121,7 @@ async def running(
     views: list[Callable[[], Any]] = []
     classifier: Any = SimpleNamespace(library=SimpleNamespace(schedules=DEFAULT_SCHEDULES, typical_events={}))
     worker = PartitionWorker(
-        TP, consumer=Consumer(records), admin=None, classifier=classifier,  # type: ignore[arg-type]
+        TP, consumer=Consumer(records), admin=None, classifier=classifier,
         settings=settings, metrics=Metrics(lambda: [view() for view in views]), n_output_partitions=1,
         sinks=sinks,  # type: ignore[arg-type]
     )  # fmt: skip
@@ -224,7 +224,7 @@ async def test_every_outcome_is_committed_once_whatever_fails_while_more_is_read
     monkeypatch.setattr(module, "_MAX_AHEAD_S", rng.choice((0.002, 1.0)))
     for _ in range(60):
         worker = PartitionWorker(
-            TP, consumer=Consumer(stream), admin=None,  # type: ignore[arg-type]
+            TP, consumer=Consumer(stream), admin=None,
             classifier=SimpleNamespace(library=SimpleNamespace(schedules=DEFAULT_SCHEDULES, typical_events={})),  # type: ignore[arg-type]
             settings=Settings(model_path="none", max_poll_records=rng.choice((7, 40)), checkpoints=(25.0, 40.0),
                               min_events=1, commit_interval_s=0.02),
