@@ -215,7 +215,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--commit-interval-s", type=float, default=Settings().commit_interval_s)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.sessions, arguments.steady = min(arguments.rounds, 3), 70, 6.0
+        arguments.rounds, arguments.sessions, arguments.steady = min(arguments.rounds, 3), 110, 6.0
     arguments.only = arguments.only or (QUICK if arguments.quick else (OURS, *EXAMPLES))
     return arguments
 

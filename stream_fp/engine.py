@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -441,9 +442,9 @@ class Engine:
         # to tell the reach by, the step is one idle timeout.
         session.step_us = LONG_SILENCE_US
         if session.id_end_us is not None:
-            session.closes_us = session.reach_us = session.id_end_us + self._settings.grace_us
+            session.closes_us = session.reach_us = _shared(session.id_end_us + self._settings.grace_us)
         elif session.id_day is not None:
-            session.reach_us = day_us(session.id_day) + LONG_SILENCE_US
+            session.reach_us = _shared(day_us(session.id_day) + LONG_SILENCE_US)
         else:
             session.step_us = self._settings.idle_timeout_us
         self._describe(session, metadata, by_id)
@@ -455,7 +456,7 @@ class Engine:
         facts = self._facts(session.id, metadata) if known is None else known
         session.facts = facts
         end_us = facts.end_us
-        session.over_us = _NEVER if end_us is None else end_us + self._settings.grace_us
+        session.over_us = _NEVER if end_us is None else _shared(end_us + self._settings.grace_us)
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
 
     def _admit(self, key: bytes, session: Session, clock_us: int | None) -> str | None:
@@ -497,7 +498,8 @@ class Engine:
     def _aim(self, session: Session) -> None:
         if session.n_checkpoints_done < self._n_checkpoints:
             checkpoint_pct = self._settings.checkpoints_pct[session.n_checkpoints_done]
-            session.trigger_n, session.trigger_us = session.yardstick.crossing(checkpoint_pct)
+            n, us = session.yardstick.crossing(checkpoint_pct)
+            session.trigger_n, session.trigger_us = _shared(n), _shared(us)
         else:
             session.trigger_n = session.trigger_us = _NEVER
 
@@ -538,6 +540,12 @@ class Engine:
 
     def _unpredicted(self, reason: str) -> None:
         _count(self.counts.unpredicted, reason)
+
+
+@lru_cache(4096, typed=True)
+def _shared(value: float) -> float:
+    """Return the same object for the same value: sessions of a type and day have it in common, and look at it often."""
+    return value
 
 
 def _count(counter: dict[str, int], name: str, n: int = 1) -> None:

@@ -83,6 +83,28 @@ class Session(Struct, gc=False, eq=False):
     """Offset of the record that opened it."""
     opened_at_watermark_us: int | None
     """Event-time watermark of the partition just before that record."""
+    # What every event asks for comes first, close together: of a hundred thousand sessions none is in the processor's
+    # caches, and each line of 64 bytes that is looked at costs as much as ten steps.
+    touched_us: int = 0
+    """Watermark of the partition when the session last got a record."""
+    reach_us: float = _NEVER
+    """How far its events may move the watermark."""
+    step_us: int = 0
+    """By how much one of them may."""
+    over_us: float = _NEVER
+    """Latest end that anything known gives, plus grace: later events are left out."""
+    n_events: int = 0
+    n_untimed: int = 0
+    is_spent: bool = False
+    """No checkpoint is left, and its events are needed no more."""
+    latest_us: int = 0
+    """Latest event time seen, 0 while no time stamp could be read."""
+    event_time_us: int = 0
+    """Of the event appended last, in order of arrival."""
+    rows: bytearray = field(default_factory=bytearray)
+    trigger_n: float = _NEVER
+    """Number of events, and event time, at which the next checkpoint is crossed."""
+    trigger_us: float = _NEVER
     facts: SessionFacts = _NO_FACTS
     yardstick: Yardstick = _NO_YARDSTICK
     id_day: date | None = None
@@ -91,31 +113,11 @@ class Session(Struct, gc=False, eq=False):
     id_end_us: int | None = None
     closes_us: float = _NEVER
     """Scheduled end plus grace."""
-    reach_us: float = _NEVER
-    """How far its events may move the watermark."""
-    step_us: int = 0
-    """By how much one of them may."""
-    over_us: float = _NEVER
-    """Latest end that anything known gives, plus grace: later events are left out."""
     tells_time: bool = True
     """Whether a time stamp reads the same with and without what was declared."""
-    rows: bytearray = field(default_factory=bytearray)
     event_ids: AbstractSet[str | int] = _NO_IDS
     """Of the events held, where the producer sends any."""
-    n_events: int = 0
-    n_untimed: int = 0
-    event_time_us: int = 0
-    """Of the event appended last, in order of arrival."""
-    latest_us: int = 0
-    """Latest event time seen, 0 while no time stamp could be read."""
-    touched_us: int = 0
-    """Watermark of the partition when the session last got a record."""
     n_checkpoints_done: int = 0
-    is_spent: bool = False
-    """No checkpoint is left, and its events are needed no more."""
-    trigger_n: float = _NEVER
-    """Number of events, and event time, at which the next checkpoint is crossed."""
-    trigger_us: float = _NEVER
 
     def read_time(self, stamp: str | float, default_zone: tzinfo) -> tuple[int | None, int | None]:
         """Read a time stamp that leaves zone or day open: as the session declared them, and as its id alone says."""
