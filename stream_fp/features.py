@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -121,12 +122,12 @@ def extract(columns: Columns) -> npt.NDArray[np.float64]:
     # as coming at the start: it may be early by a moment, or have a time that is no more than a default.
     minutes = np.maximum((times_us - columns.start_us) / _MINUTE_US, 0.0)
     elapsed = float(minutes[-1])
-    counts = np.bincount(codes, minlength=_N_CODES).tolist()
-    phase_counts = [sum(counts[4 * phase : 4 * phase + 4]) for phase in range(_N_KINDS)]
+    counts = np.bincount(codes, minlength=_N_CODES).reshape(_N_KINDS, _N_CODES // _N_KINDS)
+    phase_counts, regime_counts = _total(counts, axis=1).tolist(), _total(counts, axis=0).tolist()
     values, total = _known(intensities)
     move, high_time, low_time = _moves(minutes, prices, elapsed)
     return np.array(
-        _composition(phase_counts, [sum(counts[regime::4]) for regime in range(NO_REGIME)], n)
+        _composition(phase_counts, regime_counts[:NO_REGIME], n)
         + _range_tempo(move, total / len(values) if len(values) else 0.0, elapsed, n)
         + _timing(minutes, elapsed, n, high_time, low_time)
         + _distribution(phase_counts, np.right_shift(codes, 2, dtype=np.uint8), n)
@@ -256,6 +257,11 @@ def _distribution(phase_counts: list[int], phases: npt.NDArray[np.uint8], n: int
     ]
 
 
+@lru_cache(256)
+def _centred_order(m: int) -> Array:
+    return np.arange(m, dtype=np.float64) - (m - 1) / 2
+
+
 def _intensity_shape(values: Array, total: float) -> list[float]:
     m = len(values)
     if m < 2:
@@ -266,7 +272,7 @@ def _intensity_shape(values: Array, total: float) -> list[float]:
     # Below the rounding error of the mean there is no spread, only noise.
     if variance <= 1e-24 * size * size or size == 0.0:
         return [0.0, 0.0]
-    order = np.arange(m) - (m - 1) / 2
+    order = _centred_order(m)
     order_variance = (m * m - 1) / 12
     trend = float(centred @ order) / m / math.sqrt(variance * order_variance)
     return [math.sqrt(variance) / size, max(-1.0, min(1.0, trend))]

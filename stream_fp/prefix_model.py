@@ -128,9 +128,12 @@ class PrefixModel:
     def probabilities(self, inputs: Array) -> Array:
         """Return the probability of each archetype of `archetype_ids`; they add up to 1."""
         expected = inputs @ self.membership.fingerprint
-        logits = quadratic(expected, inputs[1 + N_FEATURES :]) @ self.membership.logits
-        weights = np.exp(logits - np.maximum.reduce(logits))
-        return np.asarray(weights / np.add.reduce(weights))
+        # A handful of numbers: as plain floats they take half the time.
+        logits = (quadratic(expected, inputs[1 + N_FEATURES :]) @ self.membership.logits).tolist()
+        greatest = max(logits)
+        weights = [math.exp(logit - greatest) for logit in logits]
+        total = sum(weights)
+        return np.array([weight / total for weight in weights])
 
     def forecast_rest(self, vector: Array, inputs: Array, probabilities: Array) -> RestForecast:
         """Forecast the part after the checkpoint.
