@@ -12,33 +12,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
-import msgspec
-
-from stream_fp.checks import MAX_INTENSITY, MAX_PRICE, MIN_PRICE, checked_event, session_id_of
+from stream_fp.checks import checked_event, session_id_of
 from stream_fp.completion import Schedule, SessionFacts, choose_yardstick, resolve_facts
 from stream_fp.engine_settings import EngineSettings
 from stream_fp.errors import RecordError, RecordInvalidError
-from stream_fp.messages import Message, Record, SessionMetadata, decode_message, decode_unchecked
+from stream_fp.messages import Message, Record, SessionMetadata, decode_message
 from stream_fp.open_sessions import LONG_SILENCE_US, OpenSessions
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.phases import PHASE_CODES
 from stream_fp.predictor import Forecast
-from stream_fp.sessions import BYTES_PER_EVENT, NO_REGIME, Session, pack_row
-from stream_fp.times import ENDINGS_US, MINUTE_US, MINUTES_US, SECOND_US, SECONDS_US, absolute_us, day_us, zone_of
+from stream_fp.sessions import BYTES_PER_EVENT, NO_REGIME, Session
+from stream_fp.times import MINUTE_US, SECOND_US, absolute_us, day_us, zone_of
+from stream_fp.usual import Stretch, take_usual
 
 __all__ = ["Engine", "EngineSettings", "Forecaster"]
 
-_NAN: Final = float("nan")
 _NEVER: Final = float("inf")
 _NOTHING: Final[tuple[Outcome, ...]] = ()
 #: An event without a readable time follows the one before it by this much where no time is known at all.
 _ORDER_STEP_US: Final = MINUTE_US
-#: What a record that is not as usual may raise where `Engine.process_all` takes it for one: it has no value or key, its
-#: session or minute is not known yet, its time stamp is a number or missing, its value is no message.
-_NOT_USUAL: Final = (TypeError, KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Forecaster(Protocol):
@@ -146,12 +140,10 @@ class Engine:
         """Take one record, in offset order; return what has to be published because of it."""
         return self.process_all((record,))
 
-    def process_all(self, records: Sequence[Record]) -> Sequence[Outcome]:  # noqa: C901, PLR0912, PLR0915 - the hot loop
+    def process_all(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """Take records, in offset order; return what has to be published because of them, in the same order.
 
-        Nearly every record is one more event of an open session that closes nothing, with a time stamp whose parts
-        were met before. Such are dealt with here, without a call and with the state in local variables, at less than
-        half of what `_take_one` costs, which can do all that is done here, and the rest, and would come to the same.
+        Those that are as usual are taken in stretches (`take_usual`), the others one by one.
         """
         if not records:
             return _NOTHING
@@ -161,88 +153,49 @@ class Engine:
         if self._clock is not None:
             self._time_decoding(records[0].value, self._clock)
         outcomes: list[Outcome] = []
-        sessions = self._open.by_key
-        max_bytes, max_events = self._settings.max_record_bytes, self._settings.max_events_per_session
-        minutes, seconds, endings, codes = MINUTES_US, SECONDS_US, ENDINGS_US, PHASE_CODES
-        n_applied = n_late = 0
-        watermark_us, deadline_us, n_events, room = self._bounds()
-        for record in records:
-            try:
-                # Nothing is certain of these types: what does not fit raises one of `_NOT_USUAL`.
-                key: Any = record.key
-                value: Any = record.value
-                message: Any = decode_unchecked(value if len(value) <= max_bytes else b"")
-                session = sessions[key]
-                stamp, price, intensity = message.timestamp, message.price, message.intensity
-                session_id, event_type = message.session_id, message.event_type
-                if (
-                    type(stamp) is str
-                    and (ending_us := endings.get(stamp[19:])) is not None
-                    and (minute_us := minutes.get(stamp[:16])) is not None
-                ):
-                    time_us = minute_us + seconds[stamp[16:19]] + ending_us
-                else:
-                    time_us = absolute_us(stamp)  # type: ignore[assignment]  # to None nothing compares
-                if time_us <= watermark_us or time_us > session.reach_us:
-                    moved_us = watermark_us
-                elif time_us - watermark_us <= session.step_us:
-                    moved_us = time_us
-                else:
-                    moved_us = watermark_us + session.step_us
-                is_usual = (
-                    moved_us < deadline_us
-                    and time_us <= session.over_us
-                    and n_events < room
-                    and session.n_events < max_events
-                    and not session.n_untimed
-                    and message.kind == "event"
-                    and message.event_id is None
-                    and event_type is not None
-                    and (session_id is None or session_id == session.id)
-                    and (price is None or MIN_PRICE <= price <= MAX_PRICE)
-                    and (intensity is None or -MAX_INTENSITY <= intensity <= MAX_INTENSITY)
-                )
-            except _NOT_USUAL:
-                is_usual = False
-            if not is_usual:
-                self._watermark_us, self._open.n_events = watermark_us, n_events
-                outcomes += self._take_one(record)
-                watermark_us, deadline_us, n_events, room = self._bounds()
-                continue
-            watermark_us = session.touched_us = moved_us
-            if session.is_spent:
-                n_late += 1
-                continue
-            if time_us > session.latest_us:  # noqa: PLR1730 - `max` would be a call
-                session.latest_us = time_us
-            session.event_time_us = time_us
-            session.n_events += 1
-            regime = message.htf_regime
-            session.rows += pack_row(
-                time_us,
-                _NAN if price is None else price,
-                _NAN if intensity is None else intensity,
-                codes[event_type] << 2 | (NO_REGIME if regime is None else regime),
+        index = 0
+        while index < len(records):
+            stretch = self._stretch()
+            reached = take_usual(
+                records,
+                index,
+                self._open.by_key,
+                stretch,
+                self._settings.max_record_bytes,
+                self._settings.max_events_per_session,
             )
-            n_events += 1
-            n_applied += 1
-            if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:
-                self._watermark_us, self._open.n_events = watermark_us, n_events
-                outcomes += self._cross(session, record, key)
-                watermark_us, deadline_us, n_events, room = self._bounds()
-        self._watermark_us, self._open.n_events = watermark_us, n_events
+            self._take_over(stretch)
+            index = abs(reached)
+            if reached < 0:
+                record = records[index - 1]
+                key: Any = record.key
+                outcomes += self._cross(self._open.by_key[key], record, key)
+            elif index < len(records):
+                outcomes += self._take_one(records[index])
+                index += 1
         self.position = records[-1].offset + 1
-        self.counts.consumed += n_applied + n_late
-        self.counts.applied += n_applied
-        if n_late:
-            _count(self.counts.ignored, "after_last_checkpoint", n_late)
         return outcomes
 
-    def _bounds(self) -> tuple[Any, float, int, int]:
-        """Return the watermark (or None), that at which the next session closes, events held, and how many may be."""
+    def _stretch(self) -> Stretch:
+        """Return what the next usual records start from."""
         sessions = self._open
         n_event_bytes = self._settings.max_buffered_bytes - sessions.n_other_bytes
-        return self._watermark_us, sessions.next_deadline_us, sessions.n_events, -(-n_event_bytes // BYTES_PER_EVENT)
+        return Stretch(
+            watermark_us=-1 if self._watermark_us is None else self._watermark_us,
+            deadline_us=sessions.next_deadline_us,
+            n_events=sessions.n_events,
+            n_room=-(-n_event_bytes // BYTES_PER_EVENT),
+        )
+
+    def _take_over(self, stretch: Stretch) -> None:
+        """Take what a stretch of usual records has come to into the books."""
+        if stretch.watermark_us >= 0:
+            self._watermark_us = stretch.watermark_us
+        self._open.n_events = stretch.n_events
+        self.counts.consumed += stretch.n_applied + stretch.n_late
+        self.counts.applied += stretch.n_applied
+        if stretch.n_late:
+            _count(self.counts.ignored, "after_last_checkpoint", stretch.n_late)
 
     def _time_decoding(self, value: bytes | None, clock: Callable[[], int]) -> None:
         # One record of a batch, once more: a clock read twice for every record would cost as much as a tenth of it.
@@ -442,9 +395,9 @@ class Engine:
         # to tell the reach by, the step is one idle timeout.
         session.step_us = LONG_SILENCE_US
         if session.id_end_us is not None:
-            session.closes_us = session.reach_us = _shared(session.id_end_us + self._settings.grace_us)
+            session.closes_us = session.reach_us = session.id_end_us + self._settings.grace_us
         elif session.id_day is not None:
-            session.reach_us = _shared(day_us(session.id_day) + LONG_SILENCE_US)
+            session.reach_us = day_us(session.id_day) + LONG_SILENCE_US
         else:
             session.step_us = self._settings.idle_timeout_us
         self._describe(session, metadata, by_id)
@@ -456,7 +409,7 @@ class Engine:
         facts = self._facts(session.id, metadata) if known is None else known
         session.facts = facts
         end_us = facts.end_us
-        session.over_us = _NEVER if end_us is None else _shared(end_us + self._settings.grace_us)
+        session.over_us = _NEVER if end_us is None else end_us + self._settings.grace_us
         session.tells_time = facts.timezone == self._settings.timezone and facts.day == session.id_day
 
     def _admit(self, key: bytes, session: Session, clock_us: int | None) -> str | None:
@@ -499,7 +452,7 @@ class Engine:
         if session.n_checkpoints_done < self._n_checkpoints:
             checkpoint_pct = self._settings.checkpoints_pct[session.n_checkpoints_done]
             n, us = session.yardstick.crossing(checkpoint_pct)
-            session.trigger_n, session.trigger_us = _shared(n), _shared(us)
+            session.trigger_n, session.trigger_us = n, us
         else:
             session.trigger_n = session.trigger_us = _NEVER
 
@@ -540,12 +493,6 @@ class Engine:
 
     def _unpredicted(self, reason: str) -> None:
         _count(self.counts.unpredicted, reason)
-
-
-@lru_cache(4096, typed=True)
-def _shared(value: float) -> float:
-    """Return the same object for the same value: sessions of a type and day have it in common, and look at it often."""
-    return value
 
 
 def _count(counter: dict[str, int], name: str, n: int = 1) -> None:

@@ -17,7 +17,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from msgspec import Struct, field
 
 from stream_fp.completion import SessionFacts, Yardstick
 from stream_fp.times import parse_timestamp_us, zone_of
@@ -71,53 +70,83 @@ class Columns:
     start_us: int
 
 
-class Session(Struct, gc=False, eq=False):
+class Session:
     """One open session: its events, its yardstick and where it stands between checkpoints.
 
-    Without the garbage collector's notice: it is part of no cycle, and a hundred thousand of them would be walked
-    through again and again. Two sessions are equal if they are the same.
+    Compiled, its numbers are C's own and the garbage collector does not see it (it is part of no cycle): a hundred
+    thousand of them would be walked through again and again. Two sessions are equal if they are the same.
+
+    Attributes
+    ----------
+    id : str
+    first_offset : int
+        Offset of the record that opened it.
+    opened_at_watermark_us : int or None
+        Event-time watermark of the partition just before that record.
+    touched_us : int
+        Watermark of the partition when the session last got a record.
+    reach_us : float
+        How far its events may move the watermark.
+    step_us : int
+        By how much one of them may.
+    over_us : float
+        Latest end that anything known gives, plus grace: later events are left out.
+    n_events, n_untimed : int
+    is_spent : bool
+        No checkpoint is left, and its events are needed no more.
+    latest_us : int
+        Latest event time seen, 0 while no time stamp could be read.
+    event_time_us : int
+        Of the event appended last, in order of arrival.
+    rows : bytearray
+    trigger_n, trigger_us : float
+        Number of events, and event time, at which the next checkpoint is crossed.
+    facts : SessionFacts
+    yardstick : Yardstick
+    id_day : date or None
+        What the id alone says, here and below, decides when the session closes, so that whoever sees only a part of
+        its records comes to the same end.
+    id_end_us : int or None
+    closes_us : float
+        Scheduled end plus grace.
+    tells_time : bool
+        Whether a time stamp reads the same with and without what was declared.
+    event_ids : set of str or int
+        Of the events held, where the producer sends any.
+    n_checkpoints_done : int
     """
 
-    id: str
-    first_offset: int
-    """Offset of the record that opened it."""
-    opened_at_watermark_us: int | None
-    """Event-time watermark of the partition just before that record."""
     # What every event asks for comes first, close together: of a hundred thousand sessions none is in the processor's
     # caches, and each line of 64 bytes that is looked at costs as much as ten steps.
-    touched_us: int = 0
-    """Watermark of the partition when the session last got a record."""
-    reach_us: float = _NEVER
-    """How far its events may move the watermark."""
-    step_us: int = 0
-    """By how much one of them may."""
-    over_us: float = _NEVER
-    """Latest end that anything known gives, plus grace: later events are left out."""
-    n_events: int = 0
-    n_untimed: int = 0
-    is_spent: bool = False
-    """No checkpoint is left, and its events are needed no more."""
-    latest_us: int = 0
-    """Latest event time seen, 0 while no time stamp could be read."""
-    event_time_us: int = 0
-    """Of the event appended last, in order of arrival."""
-    rows: bytearray = field(default_factory=bytearray)
-    trigger_n: float = _NEVER
-    """Number of events, and event time, at which the next checkpoint is crossed."""
-    trigger_us: float = _NEVER
-    facts: SessionFacts = _NO_FACTS
-    yardstick: Yardstick = _NO_YARDSTICK
-    id_day: date | None = None
-    """What the id alone says, here and below, decides when the session closes, so that whoever sees only a part of its
-    records comes to the same end."""
-    id_end_us: int | None = None
-    closes_us: float = _NEVER
-    """Scheduled end plus grace."""
-    tells_time: bool = True
-    """Whether a time stamp reads the same with and without what was declared."""
-    event_ids: AbstractSet[str | int] = _NO_IDS
-    """Of the events held, where the producer sends any."""
-    n_checkpoints_done: int = 0
+    __slots__ = ("touched_us", "reach_us", "step_us", "over_us", "n_events", "n_untimed", "is_spent", "id",
+                 "latest_us", "event_time_us", "rows", "trigger_n", "trigger_us",
+                 "first_offset", "opened_at_watermark_us", "facts", "yardstick", "id_day", "id_end_us", "closes_us",
+                 "tells_time", "event_ids", "n_checkpoints_done")  # fmt: skip  # noqa: RUF023 - in order of use
+
+    def __init__(self, id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:  # noqa: A002
+        self.id: str = id
+        self.first_offset: int = first_offset
+        self.opened_at_watermark_us: int | None = opened_at_watermark_us
+        self.touched_us: int = 0
+        self.reach_us: float = _NEVER
+        self.step_us: int = 0
+        self.over_us: float = _NEVER
+        self.n_events: int = 0
+        self.n_untimed: int = 0
+        self.is_spent: bool = False
+        self.latest_us: int = 0
+        self.event_time_us: int = 0
+        self.rows: bytearray = bytearray()
+        self.trigger_n: float = _NEVER
+        self.trigger_us: float = _NEVER
+        self.facts: SessionFacts = _NO_FACTS
+        self.yardstick: Yardstick = _NO_YARDSTICK
+        self.id_day: date | None = None
+        self.id_end_us: int | None = None
+        self.closes_us: float = _NEVER
+        self.tells_time: bool = True
+        self.event_ids: AbstractSet[str | int] = _NO_IDS
+        self.n_checkpoints_done: int = 0
 
     def read_time(self, stamp: str | float, default_zone: tzinfo) -> tuple[int | None, int | None]:
         """Read a time stamp that leaves zone or day open: as the session declared them, and as its id alone says."""

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from stream_fp.stamps import IS_COMPILED, digits_us
+
 __all__ = [
     "HOUR_US",
     "MINUTE_US",
@@ -43,11 +45,11 @@ _EPOCH_UNITS_US: Final = ((1_000_000, 1), (1_000, 1), (1, 1), (1, 1_000))  # s, 
 #: numbers of the minute, but not the hour 24, which later versions allow at 24:00:00 alone.
 _MINUTE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[T ](?:[01]\d|2[0-3]):\d{2}", re.ASCII)
 #: What a time stamp begins with (date, hour, minute), as UTC, of the minutes met last.
-MINUTES_US: Final[dict[str, int]] = {}
+_MINUTES_US: Final[dict[str, int]] = {}
 #: What follows: seconds.
-SECONDS_US: Final = {f":{second:02d}": second * SECOND_US for second in range(60)}
+_SECONDS_US: Final = {f":{second:02d}": second * SECOND_US for second in range(60)}
 #: What it ends with, of the endings met so far: a fraction of up to three digits less the offset from UTC.
-ENDINGS_US: Final[dict[str, int]] = {}
+_ENDINGS_US: Final[dict[str, int]] = {}
 _FRACTIONS_US: Final = {"": 0, **{f".{thousandth:03d}": thousandth * 1000 for thousandth in range(1000)}}
 _OFFSETS_US: Final = {
     f"{sign}{hour:02d}:{minute:02d}": int(f"{sign}1") * (hour * HOUR_US + minute * MINUTE_US)
@@ -140,8 +142,8 @@ def absolute_us(value: str | float) -> int | None:
 
     The quick way for what a stream is made of: epoch numbers, and ISO 8601 texts to the second, millisecond or
     microsecond with ``Z`` or an offset. What it reads, `parse_timestamp_us` reads the same in any zone; where it
-    returns None, that function has the last word. It is quick because its parts are looked up rather than parsed:
-    the sum of `MINUTES_US`, `SECONDS_US` and `ENDINGS_US` where all three know theirs.
+    returns None, that function has the last word. It is quick because it is read digit by digit where that is compiled
+    (`stream_fp.stamps`), and where it is not, because its parts are looked up rather than parsed.
 
     Examples
     --------
@@ -152,14 +154,16 @@ def absolute_us(value: str | float) -> int | None:
     """
     if type(value) is not str:
         return _epoch_us(value)
+    if IS_COMPILED and (time_us := digits_us(value)) >= 0:
+        return time_us
     minute, ending = value[:16], value[19:]
-    minute_us = MINUTES_US.get(minute)
+    minute_us = _MINUTES_US.get(minute)
     if minute_us is None and (minute_us := _minute_us(minute)) is not None:
-        if len(MINUTES_US) >= _N_REMEMBERED:
-            MINUTES_US.clear()
-        MINUTES_US[minute] = minute_us
-    second_us = SECONDS_US.get(value[16:19])
-    ending_us = ENDINGS_US.get(ending)
+        if len(_MINUTES_US) >= _N_REMEMBERED:
+            _MINUTES_US.clear()
+        _MINUTES_US[minute] = minute_us
+    second_us = _SECONDS_US.get(value[16:19])
+    ending_us = _ENDINGS_US.get(ending)
     if ending_us is None:
         ending_us = _ending_us(ending)
     if minute_us is None or second_us is None or ending_us is None:
@@ -182,8 +186,8 @@ def _ending_us(text: str) -> int | None:
     fraction = text[:-1] if text[-1:] == "Z" else text[:-6]
     fraction_us = _FRACTIONS_US.get(fraction)
     if fraction_us is not None:
-        if len(ENDINGS_US) < _N_REMEMBERED:
-            ENDINGS_US[text] = fraction_us - offset_us
+        if len(_ENDINGS_US) < _N_REMEMBERED:
+            _ENDINGS_US[text] = fraction_us - offset_us
         return fraction_us - offset_us
     if len(fraction) != 7 or fraction[0] != "." or not (fraction.isascii() and fraction[1:].isdigit()):
         return None
