@@ -12,6 +12,9 @@ SEED ?= 1
 BROKERS ?= 1
 SESSIONS ?= 3290
 
+# What is compiled, where a C compiler is there; changed sources are compiled anew.
+COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd) $(patsubst %.pxd,%.py,$(wildcard stream_fp/*.pxd))
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test lint types check chaos bench bench-quick picture clean
@@ -19,10 +22,10 @@ SESSIONS ?= 3290
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.demo-installed ## Train, stream and predict on this machine; no broker to install
+demo: $(VENV)/.compiled ## Train, stream and predict on this machine; no broker to install
 	@$(BIN)/stream-fp demo
 
-test: $(VENV)/.dev-installed ## Run all tests; those that need a broker find or start one
+test: $(VENV)/.dev-installed $(VENV)/.compiled ## Run all tests; those that need a broker find or start one
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev-installed ## Check style, format and the layers between modules
@@ -38,17 +41,17 @@ check: ## Everything that CI checks: lint, types, test
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory test
 
-chaos: $(VENV)/.dev-installed ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
+chaos: $(VENV)/.dev-installed $(VENV)/.compiled ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
 
-bench: $(VENV)/.dev-installed ## Measure everything, beside references and targets (half an hour or more)
+bench: $(VENV)/.dev-installed $(VENV)/.compiled ## Measure everything, beside references and targets (half an hour or more)
 	@$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.dev-installed ## The figures that have targets, from smaller streams, in a few minutes
+bench-quick: $(VENV)/.dev-installed $(VENV)/.compiled ## The figures that have targets, from smaller streams, in a few minutes
 	@$(BIN)/python -m benchmarks --quick
 
 # Simulated, because real bars are seldom anybody's to publish. SOURCE_DATE_EPOCH keeps the report the same every time.
-picture: $(VENV)/.demo-installed ## Simulate, train and evaluate; draw the README's pictures from the report
+picture: $(VENV)/.compiled ## Simulate, train and evaluate; draw the README's pictures from the report
 	@mkdir -p build/picture docs/images
 	@$(BIN)/stream-fp-offline simulate --sessions 3000 --seed 7 --output build/picture/sessions.jsonl --force
 	@$(BIN)/stream-fp-offline train --input build/picture/sessions.jsonl --until 2026-01-31 \
@@ -58,7 +61,7 @@ picture: $(VENV)/.demo-installed ## Simulate, train and evaluate; draw the READM
 	@cp build/picture/report/archetypes.svg build/picture/report/reliability.svg docs/images/
 
 clean: ## Delete what these targets made: environment, caches, fetched jars
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist *.egg-info stream_fp/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -70,6 +73,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # What is installed is recorded by a stamp, so that it happens again only when pyproject.toml changes.
+# Installing compiles as well; this is for sources that have changed since.
+$(VENV)/.compiled: $(COMPILED_SOURCES) | $(VENV)/.demo-installed
+	@echo "Compiling the hot path (where there is a C compiler) ..."
+	@$(PIP) install 'cython>=3.1' 'setuptools>=77'
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
 $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and what the demo needs into $(VENV) (once) ..."
 	@$(PIP) install --editable '.[demo]'

@@ -24,6 +24,7 @@ from offline.selection import stability_ari
 from offline.splits import EMBARGO_DAYS, ordinals
 from stream_fp.artifacts import Metadata, PrefixModelArrays
 from stream_fp.classifier import Classifier, nearest
+from stream_fp.features import RANGE, range_of_log
 from stream_fp.forecast import final_range_pct
 from stream_fp.library import Library
 from stream_fp.prefix_model import OUTCOMES, QUANTILES
@@ -150,7 +151,8 @@ def _judged(  # noqa: PLR0917 - one checkpoint of the evaluation
         inputs = model.inputs(vector, session_type)
         forecast = model.forecast_rest(vector, inputs, model.probabilities(inputs))
         rests[row] = forecast.outcomes
-        ranges[row] = final_range_pct(library.archetypes[named.archetype_id], vector, forecast)
+        so_far_pct = range_of_log(float(vector[RANGE]))
+        ranges[row] = final_range_pct(library.archetypes[named.archetype_id], so_far_pct, forecast)
     guesses = Baselines(arrays.baselines, session_types, cut.dominant_regimes)
     mean = guesses.rest_mean()
     # Archetypes that no training session had at this checkpoint are not among the columns of the tables.

@@ -7,11 +7,12 @@ full-session centroid, the baseline that it is, because a prefix is no small ful
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from stream_fp.library import Library
 from stream_fp.prefix_model import PrefixModel
@@ -39,8 +40,7 @@ Array = npt.NDArray[np.float64]
 _TINY: Final = 1e-12
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Assignment:
+class Assignment(Struct, frozen=True, kw_only=True, eq=False):
     """The archetype chosen for one vector.
 
     Attributes
@@ -110,6 +110,16 @@ def distances(vector: Array, centroids: Array, metric: DistanceMetric, precision
     return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
+def _euclidean(values: list[float], center: list[float], scale: list[float]) -> float:
+    """Return the distance from `center` in units of `scale`, added up in order."""
+    total = 0.0
+    for i in range(len(values)):
+        value, middle, unit = values[i], center[i], scale[i]
+        away = (value - middle) / unit
+        total += away * away
+    return math.sqrt(total)
+
+
 def nearest(vector: Array, centroids: Array) -> int:
     """Return the row of the centroid nearest to `vector` in euclidean distance, as ``KMeans.predict`` does."""
     return int(distances(vector, centroids, "euclidean").argmin())
@@ -160,61 +170,64 @@ class Classifier:
             In lower case; a type that training did not see is as good as none.
         """
         model = self.library.prefix_model(checkpoint_pct)
-        probabilities = None
+        values: list[float] = vector.tolist()
+        shares = None
         if self.assignment == "prefix_model":
-            probabilities = model.probabilities(model.inputs(vector, session_type))
-        return self.assign(vector, checkpoint_pct, model, probabilities)
+            shares = model.shares(model.known(values, session_type))
+        return self.assign(values, checkpoint_pct, model, shares)
 
     def assign(
-        self, vector: Array, checkpoint_pct: float, model: PrefixModel, probabilities: Array | None
+        self, values: list[float], checkpoint_pct: float, model: PrefixModel, shares: list[float] | None
     ) -> Assignment:
         """Assign one feature vector, as `classify` does, for who has asked the prefix model already.
 
         Parameters
         ----------
-        vector : ndarray of shape (30,)
+        values : list of 30 floats
+            The feature vector.
         checkpoint_pct : float
         model : PrefixModel
             Of that checkpoint.
-        probabilities : ndarray of shape (n_archetypes,), optional
-            Those that `model` gives; not needed where the assignment is by centroid.
+        shares : list of float, optional
+            The probabilities that `model` gives; not needed where the assignment is by centroid.
         """
         notes = []
         if model.checkpoint_pct != checkpoint_pct:
             notes.append(f"Prefix model of the {model.checkpoint_pct:g}% checkpoint used for {checkpoint_pct:g}%")
-        if self.assignment == "full_centroid":
-            ids, centroids = self._full_ids, self.library.centroids
-            scaled = (vector - self.library.center) / self.library.scale
-        else:
-            ids, centroids = model.archetype_ids, model.centroids
-            scaled = (vector - model.center) / model.scale
         metric = self.distance_metric
         if metric == "mahalanobis" and (model.precision is None or self.assignment == "full_centroid"):
             metric = "euclidean"
             notes.append("No covariance for this assignment: euclidean distance used instead of mahalanobis")
         confidence_method = self.confidence_method
+        is_full = self.assignment == "full_centroid"
+        scaler: Library | PrefixModel = self.library if is_full else model
+        ids = self._full_ids if is_full else model.archetype_ids
         if self.assignment == "prefix_model":
-            if probabilities is None:
+            if shares is None:
                 msg = "expected the probabilities of the prefix model, which makes the assignment"
                 raise ValueError(msg)
-            shares = probabilities
-            row = int(shares.argmax())
-            away = distances(scaled, centroids[row : row + 1], metric, model.precision)
-            distance = float(away[0])
+            row = shares.index(max(shares))
             confidence_method = "calibrated" if confidence_method == "inverse_distance" else confidence_method
+            if metric == "euclidean":
+                centroid, scale = model.nearness[row]
+                distance = _euclidean(values, centroid, scale)
+            else:
+                scaled = (np.array(values) - model.center) / model.scale
+                distance = float(distances(scaled, model.centroids[row : row + 1], metric, model.precision)[0])
         else:
-            away = distances(scaled, centroids, metric, model.precision)
-            shares = self._shares(away, model, metric)
+            scaled = (np.array(values) - scaler.center) / scaler.scale
+            away = distances(scaled, scaler.centroids, metric, model.precision)
+            shares = self._shares(away, model, metric).tolist()
             row = int(away.argmin())
             distance = float(away[row])
         return Assignment(
             archetype_id=int(ids[row]),
-            confidence=float(shares[row]),
+            confidence=shares[row],
             distance=distance,
             metric=metric,
             method=self.assignment,
             confidence_method=confidence_method,
-            probabilities=dict(zip(ids.tolist(), shares.tolist(), strict=True)),
+            probabilities=dict(zip(ids.tolist(), shares, strict=True)),
             notes=tuple(notes),
         )
 

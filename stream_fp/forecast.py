@@ -10,31 +10,27 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from stream_fp.artifacts import ArchetypeStats
 from stream_fp.features import RANGE, log_of_range, range_of_log
 from stream_fp.library import Library
 from stream_fp.messages import NaturalUnits, PredictedStats, Quantiles, RestOfSession
 from stream_fp.phases import N_PHASES, PHASES
 from stream_fp.prefix_model import OUTCOMES, RestForecast
+from stream_fp.rounding import rounded
 
 __all__ = ["VOLATILITY_CLASSES", "final_range_pct", "predicted_stats", "top_phases", "volatility_class"]
-
-Array = npt.NDArray[np.float64]
 
 VOLATILITY_CLASSES: Final = ("low", "medium", "high")
 _N_TOP_PHASES: Final = 3
 #: Four decimals: finer than what any of these can be told to, and short to read.
-_FINENESS: Final = 10_000
+_FINENESS: Final = 1e4
 _N_EVENTS: Final = OUTCOMES.index("n_events")
 _EFFICIENCY: Final = OUTCOMES.index("efficiency")
 _FIRST_PHASE: Final = OUTCOMES.index(PHASES[0])
 
 
 def predicted_stats(
-    library: Library, archetype: ArchetypeStats, vector: Array, n_seen: int, forecast: RestForecast
+    library: Library, archetype: ArchetypeStats, values: Sequence[float], n_seen: int, forecast: RestForecast
 ) -> PredictedStats:
     """Say what the session becomes.
 
@@ -43,39 +39,43 @@ def predicted_stats(
     library : Library
     archetype : ArchetypeStats
         The one that the session was assigned to.
-    vector : ndarray of shape (30,)
+    values : sequence of 30 floats
         Features of the prefix.
     n_seen : int
         Events in it.
     forecast : RestForecast
     """
-    so_far_pct = range_of_log(float(vector[RANGE]))
-    p10, p50, p90 = final_range_pct(archetype, vector, forecast)
-    rates = _whole_session_rates(vector[:N_PHASES].tolist(), n_seen, forecast.outcomes)
-    z_scores = ((np.array(rates) - library.center[:N_PHASES]) / library.spread[:N_PHASES]).tolist()
+    so_far_pct = range_of_log(values[RANGE])
+    p10, p50, p90 = final_range_pct(archetype, so_far_pct, forecast)
+    rates = _whole_session_rates(values[:N_PHASES], n_seen, forecast.outcomes)
+    usual = library.usual
+    z_scores = [(rate - center) / spread for rate, (center, spread) in zip(rates, usual[:N_PHASES], strict=True)]
+    usual_range, usual_spread = usual[RANGE]
     return PredictedStats(
         volatility_class=volatility_class(p50, library.range_terciles_pct),
-        range_p50=_rounded(float((log_of_range(p50) - library.center[RANGE]) / library.spread[RANGE])),
+        range_p50=rounded((log_of_range(p50) - usual_range) / usual_spread, _FINENESS),
         dominant_htf_regime=archetype.dominant_htf_regime,
         top_phases=top_phases(rates, z_scores),
         session_type_probabilities=archetype.session_type_probabilities,
         natural_units=NaturalUnits(
-            range_pct=Quantiles(p10=_rounded(p10), p50=_rounded(p50), p90=_rounded(p90)),
-            range_so_far_pct=_rounded(so_far_pct),
-            phase_rates_per_100_events={phase: _rounded(rate) for phase, rate in zip(PHASES, rates, strict=True)},
+            range_pct=Quantiles(p10=rounded(p10, _FINENESS), p50=rounded(p50, _FINENESS), p90=rounded(p90, _FINENESS)),
+            range_so_far_pct=rounded(so_far_pct, _FINENESS),
+            phase_rates_per_100_events={
+                phase: rounded(rate, _FINENESS) for phase, rate in zip(PHASES, rates, strict=True)
+            },
             rest=_rest(forecast.outcomes),
         ),
     )
 
 
-def final_range_pct(archetype: ArchetypeStats, vector: Array, forecast: RestForecast) -> tuple[float, float, float]:
+def final_range_pct(archetype: ArchetypeStats, so_far_pct: float, forecast: RestForecast) -> tuple[float, float, float]:
     """Return P10, P50 and P90 of the whole session's range in per cent, never below the range so far.
 
     Where training never saw a price move, no more is known than what sessions of the archetype were like.
     """
     if forecast.final_range_pct is not None:
         return forecast.final_range_pct
-    so_far_pct, usual = range_of_log(float(vector[RANGE])), archetype.natural_units.range_pct
+    usual = archetype.natural_units.range_pct
     return max(usual.p10, so_far_pct), max(usual.p50, so_far_pct), max(usual.p90, so_far_pct)
 
 
@@ -105,14 +105,14 @@ def top_phases(rates: Sequence[float], z_scores: Sequence[float]) -> list[tuple[
     """
     occurring = [phase for phase in range(N_PHASES) if rates[phase] > 0]
     occurring.sort(key=lambda phase: -z_scores[phase])
-    return [(PHASES[phase], _rounded(z_scores[phase])) for phase in occurring[:_N_TOP_PHASES]]
+    return [(PHASES[phase], rounded(z_scores[phase], _FINENESS)) for phase in occurring[:_N_TOP_PHASES]]
 
 
-def _whole_session_rates(seen: list[float], n_seen: int, outcomes: list[float]) -> list[float]:
+def _whole_session_rates(seen: Sequence[float], n_seen: int, outcomes: list[float]) -> list[float]:
     """Return the events of each phase in 100, those seen and those expected taken together."""
     n_rest = math.exp(outcomes[_N_EVENTS])
     if math.isnan(n_rest):
-        return seen
+        return list(seen)
     return [
         (n_seen * rate + n_rest * (rate if math.isnan(share) else 100.0 * share)) / (n_seen + n_rest)
         for rate, share in zip(seen, outcomes[_FIRST_PHASE:], strict=True)
@@ -131,9 +131,4 @@ def _rest(outcomes: list[float]) -> RestOfSession:
 
 
 def _known(value: float) -> float | None:
-    return None if math.isnan(value) else _rounded(value)
-
-
-def _rounded(value: float) -> float:
-    # To a whole number and back: `round` to decimals goes by way of text, and took a tenth of the whole prediction.
-    return round(value * _FINENESS) / _FINENESS
+    return None if math.isnan(value) else rounded(value, _FINENESS)

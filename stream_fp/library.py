@@ -8,7 +8,7 @@ checked, their content is never opened.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -73,6 +73,8 @@ class Library:
     archetypes : dict of int to ArchetypeStats
     schedules : dict of str to Schedule
     typical_events : dict of str to float
+    usual : list of 30 tuples of float
+        Center and spread of each feature, as plain numbers.
     """
 
     path: Path
@@ -88,6 +90,11 @@ class Library:
     archetypes: dict[int, ArchetypeStats]
     schedules: dict[str, Schedule]
     typical_events: dict[str, float]
+    usual: list[tuple[float, float]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        pairs = list(zip(self.center.tolist(), self.spread.tolist(), strict=True))
+        object.__setattr__(self, "usual", pairs)
 
     def prefix_model(self, checkpoint_pct: float) -> PrefixModel:
         """Return the model of the checkpoint nearest to `checkpoint_pct` (the lower one where two are)."""

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
+from msgspec import Struct
 
 from stream_fp.classifier import Assignment, Classifier
-from stream_fp.features import FEATURE_NAMES, extract
+from stream_fp.features import FEATURE_NAMES, fingerprint
 from stream_fp.forecast import predicted_stats
 from stream_fp.messages import ClassificationMetadata, PredictedStats, Prediction
+from stream_fp.rounding import rounded
 from stream_fp.sessions import Session
 from stream_fp.times import format_us
 
 __all__ = ["Forecast", "Predictor"]
 
-#: Decimals of probabilities and distances in the output: far finer than their sampling error, and short to read.
-_DECIMALS = 6
+#: Six decimals of probabilities and distances in the output: far finer than their sampling error, and short to read.
+_FINENESS: Final = 1e6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Forecast:
+class Forecast(Struct, frozen=True, kw_only=True, eq=False):
     """A prediction and what it took to make it (nanoseconds; 0 without a clock)."""
 
     prediction: Prediction
@@ -62,21 +62,21 @@ class Predictor:
         library = self._classifier.library
         model = library.prefix_model(checkpoint_pct)
         started_ns = self._clock()
-        columns = session.columns()
-        vector = extract(columns)
-        if not math.isfinite(np.add.reduce(vector)):
-            finite = np.isfinite(vector)
-            vector = np.where(finite, vector, model.center)
-            names = ", ".join(FEATURE_NAMES[i] for i in np.flatnonzero(~finite))
+        values = fingerprint(session.rows, session.start_us)
+        if not all(map(math.isfinite, values)):
+            names = ", ".join(
+                name for name, value in zip(FEATURE_NAMES, values, strict=True) if not math.isfinite(value)
+            )
+            centers = model.center.tolist()
+            values = [value if math.isfinite(value) else center for value, center in zip(values, centers, strict=True)]
             notes.append(f"Non-finite features imputed with the training center: {names}")
         extracted_ns = self._clock()
-        session_type = session.facts.session_type
-        inputs = model.inputs(vector, session_type)
-        probabilities = model.probabilities(inputs)
-        assignment = self._classifier.assign(vector, checkpoint_pct, model, probabilities)
-        rest = model.forecast_rest(vector, inputs, probabilities)
+        known = model.known(values, session.facts.session_type)
+        shares = model.shares(known)
+        assignment = self._classifier.assign(values, checkpoint_pct, model, shares)
+        rest = model.rest_of(values, known, shares)
         archetype = library.archetypes[assignment.archetype_id]
-        stats = predicted_stats(library, archetype, vector, len(columns.times_us), rest)
+        stats = predicted_stats(library, archetype, values, session.n_held, rest)
         classified_ns = self._clock()
         return Forecast(
             prediction=self._prediction(session, checkpoint_pct, assignment, stats, notes),
@@ -98,7 +98,7 @@ class Predictor:
             date=facts.day.isoformat() if facts.day is not None else format_us(session.event_time_us)[:10],
             pct_seen=pct_seen,
             archetype_id=assignment.archetype_id,
-            confidence=round(assignment.confidence, _DECIMALS),
+            confidence=rounded(assignment.confidence, _FINENESS),
             predicted_stats=stats,
             artifact_path=library.path.as_posix(),
             notes=[
@@ -108,7 +108,7 @@ class Predictor:
                 *assignment.notes,
             ],
             classification_metadata=ClassificationMetadata(
-                distance_to_centroid=round(assignment.distance, _DECIMALS),
+                distance_to_centroid=rounded(assignment.distance, _FINENESS),
                 distance_metric=assignment.metric,
                 confidence_method=assignment.confidence_method,
                 model_version=library.version,
@@ -117,7 +117,7 @@ class Predictor:
                 checkpoint_pct=checkpoint_pct,
                 assignment=assignment.method,
                 archetype_name=library.archetypes[assignment.archetype_id].name,
-                probabilities={str(k): round(p, _DECIMALS) for k, p in assignment.probabilities.items()},
+                probabilities={str(k): rounded(p, _FINENESS) for k, p in assignment.probabilities.items()},
             ),
         )
 

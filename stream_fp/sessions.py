@@ -1,4 +1,4 @@
-"""The buffer of one open session: rows of 25 bytes, one an event.
+"""The buffer of one open session: rows of 24 bytes, one an event.
 
 Pure state between `messages` and `features`. A hundred thousand open sessions fit in memory because a session's events
 are one block of bytes, and most of what is known of it is shared with others of its type and day.
@@ -21,14 +21,16 @@ import numpy.typing as npt
 from stream_fp.completion import SessionFacts, Yardstick
 from stream_fp.times import parse_timestamp_us, zone_of
 
-__all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "NO_REGIME", "Columns", "Session",
-           "pack_row"]  # fmt: skip
+__all__ = ["BYTES_PER_EVENT", "BYTES_PER_EVENT_ID", "BYTES_PER_SESSION", "CODE_BITS", "CODE_MASK", "NO_REGIME",
+           "Columns", "Session", "pack_row"]  # fmt: skip
 
-_ROW: Final = np.dtype([("time_us", "<i8"), ("price", "<f8"), ("intensity", "<f8"), ("code", "u1")])
-#: Makes a row of time (us since 1970), price, intensity (NaN where there is none) and code (see `Columns`).
-pack_row: Final = struct.Struct("<qddB").pack
-#: What an event takes.
-BYTES_PER_EVENT: Final = _ROW.itemsize
+#: What an event takes: a word, price and intensity (NaN where there is none), 8 bytes each in the order of the machine.
+#: The word is the time (us since 1970) and, in the lowest bits, the code (see `Columns`).
+BYTES_PER_EVENT: Final = 24
+CODE_BITS: Final = 5
+CODE_MASK: Final = 2**CODE_BITS - 1
+#: Makes a row of time shifted by `CODE_BITS` and code, price, and intensity.
+pack_row: Final = struct.Struct("=qdd").pack
 #: What an open session takes beside its events: object, key, dictionary entry and deadline, and facts and yardstick
 #: where no other session shares them (measured with tracemalloc, rounded up).
 BYTES_PER_SESSION: Final = 1200
@@ -118,10 +120,31 @@ class Session:
 
     # What every event asks for comes first, close together: of a hundred thousand sessions none is in the processor's
     # caches, and each line of 64 bytes that is looked at costs as much as ten steps.
-    __slots__ = ("touched_us", "reach_us", "step_us", "over_us", "n_events", "n_untimed", "is_spent", "id",
-                 "latest_us", "event_time_us", "rows", "trigger_n", "trigger_us",
-                 "first_offset", "opened_at_watermark_us", "facts", "yardstick", "id_day", "id_end_us", "closes_us",
-                 "tells_time", "event_ids", "n_checkpoints_done")  # fmt: skip  # noqa: RUF023 - in order of use
+    __slots__ = (
+        "closes_us",
+        "event_ids",
+        "event_time_us",
+        "facts",
+        "first_offset",
+        "id",
+        "id_day",
+        "id_end_us",
+        "is_spent",
+        "latest_us",
+        "n_checkpoints_done",
+        "n_events",
+        "n_untimed",
+        "opened_at_watermark_us",
+        "over_us",
+        "reach_us",
+        "rows",
+        "step_us",
+        "tells_time",
+        "touched_us",
+        "trigger_n",
+        "trigger_us",
+        "yardstick",
+    )  # fmt: skip
 
     def __init__(self, id: str, *, first_offset: int, opened_at_watermark_us: int | None) -> None:  # noqa: A002
         self.id: str = id
@@ -162,7 +185,8 @@ class Session:
 
     def append(self, time_us: int, price: float | None, intensity: float | None, code: int) -> None:
         """Add one event; its time has to be known, price and intensity need not be."""
-        self.rows += pack_row(time_us, _NAN if price is None else price, _NAN if intensity is None else intensity, code)
+        known_price = _NAN if price is None else price
+        self.rows += pack_row(time_us << CODE_BITS | code, known_price, _NAN if intensity is None else intensity)
 
     def remember(self, event_id: str | int) -> None:
         """Remember the id of an event that was appended, to know it when it comes again."""
@@ -180,17 +204,26 @@ class Session:
 
     def columns(self) -> Columns:
         """Return the events so far, field by field."""
-        rows = np.frombuffer(self.rows, dtype=_ROW)
-        # Copies: numpy is slow on numbers that lie across the bounds of words, and a view would forbid `append`.
-        times_us = rows["time_us"].copy()
-        start_us = self.facts.start_us
+        # Copies: a view would forbid `append`.
+        words = np.frombuffer(self.rows, dtype=np.int64)[::3].copy()
+        numbers = np.frombuffer(self.rows, dtype=np.float64)
+        times_us = words >> CODE_BITS
         return Columns(
             times_us=times_us,
-            prices=rows["price"].copy(),
-            intensities=rows["intensity"].copy(),
-            codes=rows["code"].copy(),
-            start_us=int(times_us[0]) if start_us is None else start_us,
+            prices=numbers[1::3].copy(),
+            intensities=numbers[2::3].copy(),
+            codes=(words & CODE_MASK).astype(np.uint8),
+            start_us=self.start_us,
         )
+
+    @property
+    def start_us(self) -> int:
+        """Start of the session, or the time of its first event where no start is known."""
+        start_us = self.facts.start_us
+        if start_us is not None:
+            return start_us
+        (first_word,) = struct.unpack_from("=q", self.rows)
+        return int(first_word) >> CODE_BITS
 
     @property
     def completion_pct(self) -> float:

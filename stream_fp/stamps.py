@@ -1,7 +1,7 @@
 """Time stamps as a stream has them, read digit by digit.
 
-Pure. Compiled (`stamps.pxd` has the types), a stamp takes 20 ns; interpreted, longer than to look its parts up, which is
-what `stream_fp.times` does then.
+Pure. Compiled (`stamps.pxd` has the types), a stamp takes 20 ns; interpreted, longer than to look its parts up, which
+is what `stream_fp.times` does then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["IS_COMPILED", "digits_us"]
 IS_COMPILED: Final = not __file__.endswith(".py")
 
 
-def digits_us(text: str) -> int:
+def digits_us(text: str) -> int:  # noqa: C901, PLR0911, PLR0912 - one after another, as they stand in the text
     """Read ``YYYY-MM-DDTHH:MM:SS[.fff[fff]]`` with ``Z`` or an offset, in microseconds since 1970.
 
     Returns -1 where the text may be something else, or nothing: who needs to know has to look closer.
@@ -47,7 +47,7 @@ def digits_us(text: str) -> int:
         return -1
     at, fraction_us = 19, 0
     if text[19] == ".":
-        at = 23 if n == 24 or n == 29 else 26
+        at = 23 if n in {24, 29} else 26
         if n != at + 1 and n != at + 6:
             return -1
         for i in range(20, at):

@@ -18,7 +18,7 @@ import msgspec
 from stream_fp.checks import MAX_INTENSITY, MAX_PRICE, MIN_PRICE
 from stream_fp.messages import Record, decode_unchecked
 from stream_fp.phases import PHASE_CODES
-from stream_fp.sessions import NO_REGIME, Session, pack_row
+from stream_fp.sessions import CODE_BITS, NO_REGIME, Session, pack_row
 from stream_fp.stamps import IS_COMPILED, digits_us
 from stream_fp.times import absolute_us
 
@@ -146,17 +146,12 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
         if session.is_spent:
             n_late += 1
             continue
-        if time_us > session.latest_us:
-            session.latest_us = time_us
+        session.latest_us = max(session.latest_us, time_us)
         session.event_time_us = time_us
         session.n_events += 1
         regime: Any = message.htf_regime
-        session.rows += pack_row(
-            time_us,
-            price_known,
-            intensity_known,
-            PHASE_CODES[event_type] << 2 | (NO_REGIME if regime is None else regime),
-        )
+        code = PHASE_CODES[event_type] << 2 | (NO_REGIME if regime is None else regime)
+        session.rows += pack_row(time_us << CODE_BITS | code, price_known, intensity_known)
         n_events += 1
         n_applied += 1
         if session.n_events >= session.trigger_n or session.latest_us >= session.trigger_us:

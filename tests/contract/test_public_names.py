@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,7 +33,8 @@ def module(request: pytest.FixtureRequest) -> ModuleType:
 
 def public_definitions(module: ModuleType) -> set[str]:
     """Names of the functions and classes that a module defines; a click command is no function any more."""
-    tree = ast.parse(inspect.getsource(module))
+    file = Path(str(module.__file__))  # of a compiled module the library, which has the source beside it
+    tree = ast.parse(file.with_name(f"{file.name.partition('.')[0]}.py").read_text())
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     return {
         name
@@ -45,13 +47,13 @@ def public_definitions(module: ModuleType) -> set[str]:
 def documented_things(module: ModuleType) -> Iterator[tuple[str, object]]:
     for name in module.__all__:
         thing = getattr(module, name)
-        if inspect.isfunction(thing):
+        if inspect.isroutine(thing):
             yield name, thing
         elif inspect.isclass(thing):
             yield name, thing
             for attribute, member in vars(thing).items():
                 public = not attribute.startswith("_")
-                if public and (inspect.isfunction(member) or isinstance(member, property | classmethod | staticmethod)):
+                if public and (inspect.isroutine(member) or isinstance(member, property | classmethod | staticmethod)):
                     yield f"{name}.{attribute}", member
 
 

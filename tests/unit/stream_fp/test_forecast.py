@@ -52,7 +52,7 @@ def said(
 ) -> PredictedStats:
     forecast = RestForecast(outcomes=list(outcomes), final_range_pct=final)
     archetype = library.archetypes[archetype_id]
-    return predicted_stats(library, archetype, prefix() if vector is None else vector, n_seen, forecast)
+    return predicted_stats(library, archetype, (prefix() if vector is None else vector).tolist(), n_seen, forecast)
 
 
 def without(*names: str) -> tuple[float, ...]:

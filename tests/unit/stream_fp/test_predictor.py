@@ -11,7 +11,7 @@ import pytest
 
 import stream_fp.predictor
 from stream_fp.classifier import AssignmentMethod, Classifier, ConfidenceMethod, DistanceMetric
-from stream_fp.features import FEATURE_NAMES, extract
+from stream_fp.features import FEATURE_NAMES, extract, fingerprint
 from stream_fp.forecast import predicted_stats
 from stream_fp.library import Library, load_library
 from stream_fp.messages import Prediction, encode_prediction
@@ -106,7 +106,7 @@ def test_prediction_is_put_together_from_features_assignment_and_forecast(
     assigned = classifier.classify(keeping.vector, 30.0, "ny_am")
     archetype = library.archetypes[assigned.archetype_id]
     found, how = outcome.prediction, outcome.prediction.classification_metadata
-    assert found.predicted_stats == predicted_stats(library, archetype, keeping.vector, keeping.n_events, rest)
+    assert found.predicted_stats == predicted_stats(library, archetype, keeping.vector.tolist(), keeping.n_events, rest)
     assert found.archetype_id == assigned.archetype_id
     assert found.confidence == pytest.approx(assigned.confidence, abs=1e-6)
     assert how.archetype_name == archetype.name
@@ -183,19 +183,19 @@ def test_features_that_are_not_finite_are_imputed_with_a_note(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No legal event leads there; what the guard is for is a feature that somebody adds.
-    def spoiled(columns: Columns) -> npt.NDArray[np.float64]:
-        vector = extract(columns)
-        vector[[3, 20]] = math.nan, math.inf
-        return vector
+    def spoiled(rows: bytearray, start_us: int) -> list[float]:
+        values = fingerprint(rows, start_us)
+        values[3], values[20] = math.nan, math.inf
+        return values
 
-    def mended(columns: Columns) -> npt.NDArray[np.float64]:
-        vector = extract(columns)
-        vector[[3, 20]] = library.prefix_model(30.0).center[[3, 20]]
-        return vector
+    def mended(rows: bytearray, start_us: int) -> list[float]:
+        values = fingerprint(rows, start_us)
+        values[3], values[20] = library.prefix_model(30.0).center[[3, 20]].tolist()
+        return values
 
-    monkeypatch.setattr(stream_fp.predictor, "extract", spoiled)
+    monkeypatch.setattr(stream_fp.predictor, "fingerprint", spoiled)
     found = predicted(library)
-    monkeypatch.setattr(stream_fp.predictor, "extract", mended)
+    monkeypatch.setattr(stream_fp.predictor, "fingerprint", mended)
     expected = predicted(library)
     note = f"Non-finite features imputed with the training center: {FEATURE_NAMES[3]}, {FEATURE_NAMES[20]}"
     assert note in found.notes

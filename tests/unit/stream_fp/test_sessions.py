@@ -25,10 +25,8 @@ def test_appended_events_are_the_columns() -> None:
     assert columns.codes.tolist() == [0, 1, 2, 3]
 
 
-def test_columns_take_the_bytes_that_are_reckoned() -> None:
-    columns = session_of(7).columns()
-    arrays = (columns.times_us, columns.prices, columns.intensities, columns.codes)
-    assert sum(array.nbytes for array in arrays) == 7 * BYTES_PER_EVENT
+def test_rows_take_the_bytes_that_are_reckoned() -> None:
+    assert len(session_of(7).rows) == 7 * BYTES_PER_EVENT
 
 
 def test_start_of_the_columns_is_the_known_start_or_the_first_event() -> None:

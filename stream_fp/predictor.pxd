@@ -1,0 +1,4 @@
+# What the compiled `predictor` is to know beyond its Python: types of C.
+from stream_fp.rounding cimport rounded
+
+cdef double _FINENESS
