@@ -17,7 +17,7 @@ COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd) $(patsubst %.pxd,%.py,$
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types check chaos bench bench-quick picture clean
+.PHONY: help compile demo test lint types check chaos bench bench-quick picture clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,8 @@ demo: $(VENV)/.compiled ## Train, stream and predict on this machine; no broker 
 
 test: $(VENV)/.dev-installed $(VENV)/.compiled ## Run all tests; those that need a broker find or start one
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+compile: $(VENV)/.compiled ## Compile the hot path anew where its sources have changed (tests and benchmarks do so too)
 
 lint: $(VENV)/.dev-installed ## Check style, format and the layers between modules
 	@$(BIN)/ruff check .

@@ -25,10 +25,20 @@ if TYPE_CHECKING:
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REAL_SESSIONS = REAL_DATA / "ironforge"
 REAL_BARS = REAL_DATA / "nsxusd_m1_2018-01_2019-06.parquet"
+PACKAGE = Path(__file__).resolve().parents[1] / "stream_fp"
 REQUIRE_BROKER = "STREAM_FP_REQUIRE_BROKER"
 
 _broker_used = pytest.StashKey[Broker]()
 _broker_lacking = pytest.StashKey[str]()
+
+
+def pytest_configure() -> None:
+    """Refuse to test what was compiled from other sources than those that are there."""
+    for compiled in PACKAGE.glob("*.so"):
+        source = compiled.with_name(f"{compiled.name.partition('.')[0]}.py")
+        types = source.with_suffix(".pxd")
+        if compiled.stat().st_mtime < max(file.stat().st_mtime for file in (source, types) if file.exists()):
+            pytest.exit(f"{source.name} has changed since it was compiled: `make compile`, or delete {compiled}", 4)
 
 
 class TopicFactory(Protocol):

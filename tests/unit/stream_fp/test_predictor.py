@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from stream_fp.sessions import Columns, Session
+    from stream_fp.sessions import Session
 
 TYPES = ("expansion", "fvg", "retracement", "reversal", "sweep", "consolidation", "news")
 METHODS: tuple[AssignmentMethod, ...] = get_args(AssignmentMethod)
