@@ -64,9 +64,9 @@ EVENTS_PER_PREDICTION: Final = 90
 BARE_RECORDS: Final = 1_000
 BARE_S: Final = 5.0
 QUICK_BARE_S: Final = 2.0
-#: A broker that was started a moment ago takes three times as long for a transaction, until Java has compiled what it
-#: takes: these are some hundred.
-WARM_UP_RECORDS: Final = 60_000
+#: A broker that was started a moment ago takes three times as long for a transaction, and Java's compiler more than
+#: half a core, until all has been compiled that it takes: that is after some 20 s at the judged load.
+WARM_UP_RECORDS: Final = 200_000
 BARE_WARM_UP_RECORDS: Final = 2_000
 FILLED_RECORDS: Final = 60_000
 TICK_S: Final = 0.001

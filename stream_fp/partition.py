@@ -9,7 +9,8 @@ The order is what correctness rests on:
    writes the same sidecar again.
 
 While there is more to read than is taken at once, the next batches are taken while a transaction is under way, and
-what they give goes into the next one: the engine may be ahead of what is committed, never the other way.
+what they give goes into the next one: the engine may be ahead of what is committed, never the other way. Predictions
+come in bursts: before a transaction begins, what has come since is taken too.
 
 When publishing fails, producer and engine are thrown away and all four are gone through again.
 
@@ -58,8 +59,10 @@ _FENCED_PAUSE: Final = 2 / 3
 _GATHER_S: Final = 0.05
 _MAX_GATHERED: Final = 500
 _FAR_BEHIND: Final = 10
-#: In 5 ms a broker has nearly always written the markers that end a transaction; to be told to come again costs 10.
-_BETWEEN_S: Final = 0.005
+#: Sessions of many instruments cross their checkpoint within milliseconds, and what comes too late for a transaction
+#: waits for two. So where a batch brought something, there is one more look for what has come meanwhile, and so on.
+_BURST_S: Final = 0.02
+_LOOK_MS: Final = 1
 #: More is not gathered while a transaction is under way, neither in number nor in bytes of dead letters.
 _MAX_DUE: Final = 4 * _MAX_GATHERED
 _MAX_DUE_BYTES: Final = 16 * 2**20
@@ -141,6 +144,8 @@ class PartitionWorker:
         self._n_refused = 0
         self._due: list[Outcome] = []
         self._n_due_bytes = 0
+        self._due_since_s = 0.0
+        self._looks_once_more = False
         self._publishing: asyncio.Task[None] | None = None
         self._publishing_since_s = 0.0
         self._state = "starting"
@@ -331,15 +336,18 @@ class PartitionWorker:
 
     async def _take(self, engine: Engine, records: Sequence[Record]) -> bool:
         """Process records and publish what is due; return whether there were any."""
+        # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn, and
+        # the client ask for more, so that it comes while the engine is busy.
+        await asyncio.sleep(0)
         made = engine.process_all(records)
+        if made and not self._due:
+            self._due_since_s = time.monotonic()
         self._due += made
         self._n_due_bytes += sum(len(one.record.value or b"") for one in made if isinstance(one, DeadLetter))
-        await self._publish_due(engine)
+        await self._publish_due(engine, found_some=bool(made))
         if self._publishing is None and not self._due:
             self.furthest = max(self.furthest, engine.position or 0)
         self._ledger.observe_decoding(engine)
-        # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn.
-        await asyncio.sleep(0)
         return bool(records)
 
     def _batches_behind(self, engine: Engine) -> float:
@@ -351,8 +359,9 @@ class PartitionWorker:
                 return (end - engine.position) / self._settings.max_poll_records
         return 0.0
 
-    async def _publish_due(self, engine: Engine) -> None:
-        """Publish, and wait until it is done, unless there is more to read meanwhile."""
+    async def _publish_due(self, engine: Engine, *, found_some: bool) -> None:
+        """Publish, and wait until it is done, unless there is more to read before or meanwhile."""
+        self._looks_once_more = False
         n_behind = self._batches_behind(engine)
         is_behind = n_behind > 1
         if self._publishing is not None:
@@ -363,6 +372,9 @@ class PartitionWorker:
             await self._published()
         waited_s = time.monotonic() - self._committed_at_s
         if n_behind > _FAR_BEHIND and len(self._due) < _MAX_GATHERED and waited_s < _GATHER_S:
+            return
+        if found_some and len(self._due) < _MAX_GATHERED and time.monotonic() - self._due_since_s < _BURST_S:
+            self._looks_once_more = True
             return
         if self._due or waited_s >= self._settings.commit_interval_s:
             commit = self._commit_of_all_due(engine)
@@ -394,13 +406,14 @@ class PartitionWorker:
         if self._publishing is not None or self._due:
             # What was prefetched comes at once, without a task of its own (a twentieth of the time); when the group
             # rebalances, the client keeps it back.
+            look_ms = _LOOK_MS if self._looks_once_more else 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GATHER_S):
-                    batches = await self._consumer.getmany(self.partition, timeout_ms=0, max_records=wanted)
+                    batches = await self._consumer.getmany(self.partition, timeout_ms=look_ms, max_records=wanted)
                 if records := batches.get(self.partition, []):
                     return list(records)
             timeout_s = _GATHER_S
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._looks_once_more:
                 return []
         self._fetching = asyncio.ensure_future(
             self._consumer.getmany(
@@ -439,8 +452,6 @@ class PartitionWorker:
 
     async def _publish(self, engine: Engine, commit: _Commit) -> None:
         await self._write_sidecars(commit.outcomes)
-        # With exactly-once delivery, a transaction that comes too soon after another is told to come again.
-        await asyncio.sleep(self._committed_at_s + _BETWEEN_S - time.monotonic())
         started_s = time.perf_counter()
         await self._running_publisher().publish(commit.outcomes, commit.low_offset, commit.progress)
         self._metrics.publish.observe(time.perf_counter() - started_s)
@@ -515,6 +526,7 @@ class PartitionWorker:
 
     async def _abandon_publisher(self) -> None:
         self._due, self._n_due_bytes, self._cannot_write = [], 0, ""
+        self._looks_once_more = False
         publishing, self._publishing = self._publishing, None
         if publishing is not None:
             # Whether its transaction was committed, the next start finds out.

@@ -29,6 +29,7 @@ from stream_fp.errors import ServiceError
 from stream_fp.kafka.clients import new_producer
 from stream_fp.kafka.progress import Progress
 from stream_fp.kafka.told import GROUP_HEADER, OWED_HEADER, SOURCE_HEADER
+from stream_fp.kafka.transactions import Transactions
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
 
@@ -83,6 +84,7 @@ class Publisher:
         self._omit_large_values = n_refused > 1
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
+        self._transactions: Transactions | None = None
 
     @property
     def transactional_id(self) -> str:
@@ -114,10 +116,20 @@ class Publisher:
         except BaseException:
             await self.abandon()
             raise
+        if self._exactly_once:
+            output = self._output_partition
+            self._transactions = Transactions(
+                producer,
+                group_id=self._settings.group_id,
+                output=None if output is None else TopicPartition(self._settings.output_topic, output),
+                timeout_s=self._settings.transaction_timeout_s,
+            )
 
     async def aclose(self) -> None:
         """Stop the producer in good order; call `abandon` instead where it has failed."""
-        producer, self._producer = self._producer, None
+        producer, transactions = self._let_go()
+        if transactions is not None:
+            await transactions.aclose()
         if producer is not None:
             await producer.stop()
 
@@ -127,9 +139,16 @@ class Publisher:
         Its transaction is aborted by its successor or by its time-out. Nothing is waited for: a producer that has lost
         its way may try for ever, and an idempotent one never gives up a batch by itself.
         """
-        producer, self._producer = self._producer, None
+        producer, transactions = self._let_go()
+        if transactions is not None:
+            transactions.abandon()
         if producer is not None:
             await _abandon(producer)
+
+    def _let_go(self) -> tuple[AIOKafkaProducer | None, Transactions | None]:
+        producer, transactions = self._producer, self._transactions
+        self._producer = self._transactions = None
+        return producer, transactions
 
     async def publish(self, outcomes: Sequence[Outcome], low_offset: int, progress: Progress) -> None:
         """Publish outcomes and commit progress; returns once the broker has acknowledged all of it.
@@ -152,8 +171,8 @@ class Publisher:
         # A transaction that takes longer is aborted by the broker in any case; and where a background task of the
         # client has died (aiokafka #1098, #1151), it would never come to an end.
         async with asyncio.timeout(self._settings.transaction_timeout_s):
-            if self._exactly_once:
-                await _translated(self._publish_in_transaction(producer, records, offsets))
+            if self._transactions is not None:
+                await _translated(self._publish_in_transaction(producer, self._transactions, records, offsets))
             else:
                 await _translated(self._publish_at_least_once(producer, records, offsets))
 
@@ -169,15 +188,16 @@ class Publisher:
     async def _publish_in_transaction(
         self,
         producer: AIOKafkaProducer,
+        transactions: Transactions,
         records: Sequence[dict[str, Any]],
         offsets: dict[TopicPartition, OffsetAndMetadata],
     ) -> None:
         # Not `producer.transaction()`: it would try to abort after a failure, with a producer that may be unable to.
-        await producer.begin_transaction()
-        # Offsets before records: the other order meets aiokafka #1004.
+        await transactions.begin()
         await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
         await _send(producer, records)
         await producer.commit_transaction()
+        transactions.open_ahead()
 
     def _to_record(self, outcome: Outcome) -> dict[str, Any]:
         match outcome:

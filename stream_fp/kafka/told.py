@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -102,15 +102,24 @@ async def last_told(settings: Settings, partition: TopicPartition, *, n_output_p
         ends = await reader.end_offsets(outputs)
         for output in outputs:
             reader.assign([output])
-            first = max(oldest[output], ends[output] - _FIRST_SPAN)
-            async for records in _read(reader, output, first, ends[output]):
-                for record in records:
-                    headers = dict(record.headers)
-                    origin = source_of(headers.get(SOURCE_HEADER, b""))
-                    ours = headers.get(GROUP_HEADER) == settings.group_id.encode()
-                    if ours and origin is not None and origin[0] == partition:
-                        found.append(origin[1])
+            last, span, n_records = ends[output], _FIRST_SPAN, 0
+            # Every commit leaves a marker there, with or without predictions: so many records are farther back.
+            while last > oldest[output] and n_records < _FIRST_SPAN:
+                first = max(oldest[output], last - span)
+                async for records in _read(reader, output, first, last):
+                    n_records += len(records)
+                    found += _sources(records, partition, settings.group_id)
+                last, span = first, 2 * span
     return max(found, default=None)
+
+
+def _sources(records: Iterable[ConsumerRecord], partition: TopicPartition, group_id: str) -> Iterator[int]:
+    """Yield the offsets of an input partition that a group's predictions name."""
+    for record in records:
+        headers = dict(record.headers)
+        origin = source_of(headers.get(SOURCE_HEADER, b""))
+        if headers.get(GROUP_HEADER) == group_id.encode() and origin is not None and origin[0] == partition:
+            yield origin[1]
 
 
 def _outputs(settings: Settings, partition: TopicPartition, n_output_partitions: int) -> list[TopicPartition]:

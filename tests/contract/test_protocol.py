@@ -24,6 +24,7 @@ STEPS = {
     "reads 2", "reads 2, TxnOffsetCommit", "reads 2, TxnOffsetCommit is fenced",
     "a transaction times out", "commit marker of the outputs", "commit marker of the offset",
     "abort marker of the outputs", "abort marker of the offset",
+    "opens a transaction", "ends an unused transaction", "abort markers of nothing",
     "the offset is materialised", "the aborted offset is dropped",
 }  # fmt: skip
 

@@ -11,6 +11,8 @@ One step is one request that the broker answers, or one thing that the broker do
 * OffsetFetch with RequireStable waits while an offset sent in a transaction is pending in the group coordinator.
 * TxnOffsetCommit, Produce and EndTxn are refused with an epoch that is not the latest. EndTxn is answered at
   PrepareCommit; a next transaction begins after CompleteCommit.
+* A consumer that has nothing in hand may open its next transaction, and end one that is open and unused. There is
+  nothing in it: no offset that is pending, no output. Whatever else befalls a transaction may befall it.
 * The broker writes the markers of the output partition and of `__consumer_offsets` in any order and at any time. The
   group coordinator materialises the offset some time after its marker is written. A transaction that is open may time
   out at any time, whether its owner has crashed or is only slow.
@@ -182,6 +184,7 @@ class Model:
         if consumer.todo:
             yield from self._call(i, consumer, broker)
             return
+        yield from self._ahead(i, consumer, broker)
         for size in BATCH_SIZES:
             position = consumer.position + size
             if position > self._n_records:
@@ -192,6 +195,18 @@ class Model:
                 yield f"reads {size}, {what}", after, moved
             if not has_outputs:
                 yield f"reads {size}", broker, read._replace(batch=position)
+
+    def _ahead(self, i: int, consumer: Consumer, broker: Broker) -> Iterator[tuple[str, Broker, Consumer]]:
+        """Yield what the consumer can do about its next transaction; one that is fenced need not notice yet."""
+        mine = self._id_of(i)
+        transaction = broker.transactions[mine]
+        if transaction.owner != i:
+            return
+        if transaction.phase == "Empty":
+            yield "opens a transaction", _with(broker, mine, transaction._replace(phase="Ongoing")), consumer
+        elif transaction.phase == "Ongoing":
+            unused = _with(broker, mine, transaction._replace(phase="PrepareAbort"))
+            yield "ends an unused transaction", unused, consumer
 
     def _starts_again(self, i: int, consumer: Consumer, broker: Broker) -> tuple[Broker, Consumer]:
         mine = self._id_of(i)
@@ -276,6 +291,8 @@ class Model:
     def _markers(self, broker: Broker, number: int, transaction: Transaction) -> Iterator[tuple[str, Broker]]:
         commits = transaction.phase == "PrepareCommit"
         which = "commit" if commits else "abort"
+        if not (transaction.outputs or transaction.offsets):
+            yield f"{which} markers of nothing", _with(broker, number, _marked(transaction))
         if transaction.outputs:
             what = f"{which} marker of the outputs"
             visible = self._show(broker.visible, transaction.outputs, f"broker: {what}") if commits else broker.visible

@@ -150,6 +150,20 @@ async def test_worker_is_ready_after_a_rebuild_that_goes_over_into_publishing_ah
         assert worker.not_ready == ""
 
 
+async def test_predictions_that_come_one_batch_after_another_go_into_one_transaction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where there is not much to read, too: what comes too late for a transaction has to wait for two."""
+    burst = [event(i, 45, f"NY_AM_2025-07-29_{i}") for i in range(2 * N_AT_ONCE)]
+    point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
+    monkeypatch.setattr(module, "_BURST_S", 60.0)  # however slow the machine
+    async with running(monkeypatch, burst, point, sinks=Sinks(0.0), took_s=0.01) as (_, publisher, _):
+        async with asyncio.timeout(10):
+            while not publisher.published:
+                await asyncio.sleep(0.005)
+    assert [(n, position) for n, _, position in publisher.published] == [(len(burst), len(burst))]
+
+
 @dataclass
 class Broker:
     """What transactions have left behind: outcomes by the record that brought them about, and the progress."""
