@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -59,11 +60,15 @@ class PartitionLedger:
         self._books = (self._books[0], counts)
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
+        archetypes = Counter[int]()
         for outcome in outcomes:
             if isinstance(outcome, DeadLetter):
                 self._log_dead_letter(outcome)
             else:
                 self._observe(outcome)
+                archetypes[outcome.prediction.archetype_id] += 1
+        for archetype_id, n in archetypes.items():
+            self._metrics.predictions.labels(archetype=str(archetype_id)).inc(n)
 
     def passed(self, position: int) -> None:
         """Take note of where the client stands when there is nothing to read."""
@@ -99,7 +104,6 @@ class PartitionLedger:
             metrics.end_to_end.observe(max(0.0, time.time() - timestamp_ms / 1000))
         metrics.extraction.observe(outcome.extraction_ns / 1e9)
         metrics.classification.observe(outcome.classification_ns / 1e9)
-        metrics.predictions.labels(archetype=str(outcome.prediction.archetype_id)).inc()
 
     def _log_dead_letter(self, outcome: DeadLetter) -> None:
         """Log the first few: input controls how many there are, and the metrics count them all."""

@@ -142,6 +142,8 @@ class PartitionWorker:
         self._rebuilding = False
         self._n_failures = 0
         self._n_refused = 0
+        self._ahead: list[Record] = []
+        self._n_taken = 0
         self._due: list[Outcome] = []
         self._n_due_bytes = 0
         self._due_since_s = 0.0
@@ -245,6 +247,7 @@ class PartitionWorker:
         self._ledger.begin(self._engine, point.low_offset)
         self._committed_position = point.published_offset
         self._committed_at_s = time.monotonic()
+        self._ahead = []
         self._consumer.seek(self.partition, point.low_offset)
         self._consumer.resume(self.partition)
         _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
@@ -402,35 +405,47 @@ class PartitionWorker:
         """Return the next records, or none after the commit interval or when stopping."""
         if self._stopping.is_set():
             return []
-        timeout_s, wanted = self._settings.commit_interval_s, self._settings.max_poll_records
+        if self._ahead:
+            return self._next()
+        timeout_s = self._settings.commit_interval_s
         if self._publishing is not None or self._due:
             # What was prefetched comes at once, without a task of its own (a twentieth of the time); when the group
             # rebalances, the client keeps it back.
             look_ms = _LOOK_MS if self._looks_once_more else 0
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GATHER_S):
-                    batches = await self._consumer.getmany(self.partition, timeout_ms=look_ms, max_records=wanted)
-                if records := batches.get(self.partition, []):
-                    return list(records)
+                    batches = await self._consumer.getmany(self.partition, timeout_ms=look_ms)
+                if self._set_ahead(batches):
+                    return self._next()
             timeout_s = _GATHER_S
             if self._stopping.is_set() or self._looks_once_more:
                 return []
         self._fetching = asyncio.ensure_future(
-            self._consumer.getmany(
-                self.partition,
-                timeout_ms=int(timeout_s * 1000),
-                max_records=wanted,
-            )
+            self._consumer.getmany(self.partition, timeout_ms=int(timeout_s * 1000))
         )
         try:
-            batches = await self._fetching
+            self._set_ahead(await self._fetching)
         except asyncio.CancelledError:
             if not self._stopping.is_set():
                 raise
             return []
         finally:
             self._fetching = None
-        return batches.get(self.partition, [])
+        return self._next()
+
+    def _set_ahead(self, batches: dict[TopicPartition, list[Record]]) -> bool:
+        """Keep what was fetched; the client asks the broker for more as soon as it has handed out all of it."""
+        self._ahead = batches.get(self.partition, [])
+        self._n_taken = 0
+        return bool(self._ahead)
+
+    def _next(self) -> list[Record]:
+        """Return the next of the records kept, as many as are taken at once."""
+        n, self._n_taken = self._n_taken, self._n_taken + self._settings.max_poll_records
+        records = self._ahead[n : self._n_taken]
+        if self._n_taken >= len(self._ahead):
+            self._ahead = []
+        return records
 
     def _commit_of_all_due(self, engine: Engine) -> _Commit | None:
         """Return all that is due with the progress as it is now, or None where nothing is to be committed."""

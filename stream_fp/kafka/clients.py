@@ -22,6 +22,9 @@ _logger = logging.getLogger(__name__)
 #: Of producers. Transactions one right after another took 113 ms each with the client's 100 ms, and 21 with 10. It is
 #: also how often the client repeats whatever else has failed, until the transaction's time is over: hence no less.
 _RETRY_BACKOFF_MS: Final = 10
+#: Fetched of a partition at once, and a record that is larger all the same. All of it is decoded at once, while nothing
+#: else has its turn: that takes 2 ms. Speed is the same from 128 KiB to 2 MiB.
+_FETCH_BYTES: Final = 2**19
 
 
 def new_consumer(settings: Settings) -> Consumer:
@@ -34,7 +37,7 @@ def new_consumer(settings: Settings) -> Consumer:
         isolation_level="read_committed",
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 3),
-        max_partition_fetch_bytes=max(2**20, 2 * settings.max_record_bytes),
+        max_partition_fetch_bytes=_FETCH_BYTES,
         **_connection(settings),
     )
 
@@ -46,7 +49,7 @@ def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level=isolation_level,
-        max_partition_fetch_bytes=max(2**20, 2 * settings.max_record_bytes),
+        max_partition_fetch_bytes=_FETCH_BYTES,
         **_connection(settings),
     )
 
