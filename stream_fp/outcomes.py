@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from stream_fp.messages import Prediction, Record
 
 __all__ = ["Counts", "DeadLetter", "Outcome", "Published"]
@@ -52,8 +54,7 @@ def _merged(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {name: one.get(name, 0) + other.get(name, 0) for name in one.keys() | other.keys()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Published:
+class Published(Struct, frozen=True, kw_only=True, eq=False):
     """Outcome: a prediction to publish."""
 
     record: Record
@@ -65,8 +66,7 @@ class Published:
     """It comes late, after a change of settings: others, of later records, were published before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class DeadLetter:
+class DeadLetter(Struct, frozen=True, kw_only=True, eq=False):
     """Outcome: a record that cannot be used, and why."""
 
     record: Record

@@ -47,6 +47,7 @@ class Predictor:
     def __init__(self, classifier: Classifier, *, clock: Callable[[], int] | None = None) -> None:
         self._classifier = classifier
         self._clock = clock if clock is not None else _no_clock
+        self._artifact_path = classifier.library.path.as_posix()
 
     def forecast(self, session: Session, checkpoint_pct: float) -> Forecast:
         """Predict what `session` is becoming, from the events it holds now.
@@ -91,7 +92,8 @@ class Predictor:
         self, session: Session, checkpoint_pct: float, assignment: Assignment, stats: PredictedStats, notes: list[str]
     ) -> Prediction:
         library = self._classifier.library
-        pct_seen = round(session.completion_pct, 1)
+        completion_pct = session.completion_pct
+        pct_seen = round(completion_pct, 1)
         facts = session.facts
         return Prediction(
             session_id=session.id,
@@ -100,10 +102,10 @@ class Predictor:
             archetype_id=assignment.archetype_id,
             confidence=rounded(assignment.confidence, _FINENESS),
             predicted_stats=stats,
-            artifact_path=library.path.as_posix(),
+            artifact_path=self._artifact_path,
             notes=[
                 f"Early classification at {pct_seen}% completion",
-                *_session_notes(session, checkpoint_pct),
+                *_session_notes(session, completion_pct, checkpoint_pct),
                 *notes,
                 *assignment.notes,
             ],
@@ -122,11 +124,11 @@ class Predictor:
         )
 
 
-def _session_notes(session: Session, checkpoint_pct: float) -> list[str]:
+def _session_notes(session: Session, completion_pct: float, checkpoint_pct: float) -> list[str]:
     notes = []
     if session.yardstick.method == "unknown":
         notes.append("Completion unknown: neither end, schedule nor expected events; all events given are used")
-    elif session.completion_pct < checkpoint_pct - 1e-9:
+    elif completion_pct < checkpoint_pct - 1e-9:
         notes.append(f"The events given end before the {checkpoint_pct:g}% checkpoint")
     if session.n_untimed:
         notes.append(f"{session.n_untimed} unreadable timestamps: event order used for these")

@@ -1,3 +1,5 @@
+# Every index lies below the length that is looked at first: unchecked, they take a tenth less of the hot loop.
+# cython: boundscheck=False, wraparound=False
 """Time stamps as a stream has them, read digit by digit.
 
 Pure. Compiled (`stamps.pxd` has the types), a stamp takes 20 ns; interpreted, longer than to look its parts up, which

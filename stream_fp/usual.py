@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from stream_fp.checks import MAX_INTENSITY, MAX_PRICE, MIN_PRICE
 from stream_fp.messages import Record, decode_unchecked
@@ -97,7 +98,8 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
             message: Any = decode_unchecked(value if len(value) <= max_bytes else b"")
             key: Any = record.key
             session = sessions[key]
-            stamp: Any = message.timestamp
+            # All fields at once, in the order of `Message`: one by one they take twice as long.
+            kind, session_id, stamp, event_type, price, intensity, regime, event_id, _ = astuple(message)
             time_us = digits_us(stamp) if IS_COMPILED and type(stamp) is str else -1
             if time_us < 0:
                 time: Any = absolute_us(stamp)
@@ -120,19 +122,15 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
                 or session.n_untimed
             ):
                 break
-            session_id: Any = message.session_id
             if session_id is not None and session_id != session.id:
                 break
-            event_type: Any = message.event_type
-            if event_type is None or message.event_id is not None or message.kind != "event":
+            if event_type is None or event_id is not None or kind != "event":
                 break
-            price: Any = message.price
             price_known = _NAN
             if price is not None:
                 price_known = price
                 if not _MIN_PRICE <= price_known <= _MAX_PRICE:
                     break
-            intensity: Any = message.intensity
             intensity_known = _NAN
             if intensity is not None:
                 intensity_known = intensity
@@ -149,7 +147,6 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
         session.latest_us = max(session.latest_us, time_us)
         session.event_time_us = time_us
         session.n_events += 1
-        regime: Any = message.htf_regime
         code = PHASE_CODES[event_type] << 2 | (NO_REGIME if regime is None else regime)
         session.rows += pack_row(time_us << CODE_BITS | code, price_known, intensity_known)
         n_events += 1

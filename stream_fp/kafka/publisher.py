@@ -160,7 +160,9 @@ class Publisher:
             committed offset; after one of `TOO_LARGE`, the next publisher should be told. (The broker's
             refusal of a batch leaves the producer without a valid sequence, so the same one cannot try again.)
         """
-        records = [self._to_record(outcome) for outcome in outcomes]
+        # The wall clock goes into a header and nowhere else: key and value are the same in live and replay.
+        processed_at = datetime.now(UTC).isoformat().encode()
+        records = [self._to_record(outcome, processed_at) for outcome in outcomes]
         if self._omit_large_values:
             records = [_without_large_value(record) for record in records]
         offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}
@@ -199,7 +201,7 @@ class Publisher:
         await producer.commit_transaction()
         transactions.open_ahead()
 
-    def _to_record(self, outcome: Outcome) -> dict[str, Any]:
+    def _to_record(self, outcome: Outcome, processed_at: bytes) -> dict[str, Any]:
         match outcome:
             case Published():
                 return {
@@ -207,7 +209,7 @@ class Publisher:
                     "partition": self._output_partition,
                     "key": outcome.key,
                     "value": encode_prediction(outcome.prediction),
-                    "headers": self._prediction_headers(outcome),
+                    "headers": self._prediction_headers(outcome, processed_at),
                 }
             case DeadLetter():
                 record: Any = outcome.record
@@ -219,14 +221,13 @@ class Publisher:
                     "timestamp_ms": record.timestamp,
                 }
 
-    def _prediction_headers(self, outcome: Published) -> Headers:
-        # The wall clock goes here and nowhere else: key and value are the same in live and replay.
+    def _prediction_headers(self, outcome: Published, processed_at: bytes) -> Headers:
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
         headers = [
             (SOURCE_HEADER, source.encode()),
             (GROUP_HEADER, self._settings.group_id.encode()),
             ("stream_fp.model_version", outcome.prediction.classification_metadata.model_version.encode()),
-            ("stream_fp.processed_at", datetime.now(UTC).isoformat().encode()),
+            ("stream_fp.processed_at", processed_at),
         ]
         return [*headers, (OWED_HEADER, b"1")] if outcome.is_owed else headers
 

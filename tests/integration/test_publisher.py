@@ -229,7 +229,7 @@ async def test_transaction_left_open_shows_nothing_and_its_successor_ends_it(des
     await producer.begin_transaction()
     offsets = {desk.partition: OffsetAndMetadata(5, progress(6).encode())}
     await producer.send_offsets_to_transaction(offsets, desk.settings.group_id)
-    await producer.send_and_wait(**first._to_record(made))
+    await producer.send_and_wait(**first._to_record(made, b"now"))
     assert [r.value for r in await desk.read(desk.settings.output_topic, "read_uncommitted")] == values([made])
     assert await desk.predictions() == []
 
