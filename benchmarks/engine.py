@@ -44,7 +44,7 @@ from benchmarks.harness import (
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.engine import Engine, EngineSettings, Forecaster
-from stream_fp.features import extract
+from stream_fp.features import fingerprint
 from stream_fp.files import FileRecord
 from stream_fp.library import Library, load_library
 from stream_fp.messages import decode_message, encode_prediction
@@ -57,7 +57,7 @@ from stream_fp.times import format_us
 DECODE, BUFFER, KEEP = "decode alone", "engine, bytes to buffered event", "engine, every event buffered"
 SINGLE = "engine, a record a call"
 ONE, FOUR = "engine with predictions", "engine with predictions, 4 checkpoints"
-CLASSIFY, FORECAST = "extract + classify", "forecast + encode"
+CLASSIFY, FORECAST = "fingerprint + classify", "forecast + encode"
 PREFIX_LENGTHS = (20, 50, 150, 1000)
 CHECKPOINT_PCT = 30.0
 FOUR_CHECKPOINTS = (25.0, 30.0, 40.0, 50.0)
@@ -198,7 +198,8 @@ def _measure_predictions(library: Library, arguments: argparse.Namespace) -> Lat
     predictor = Predictor(classifier)
 
     def classify(n: int, variant: int) -> None:
-        classifier.classify(extract(prefixes[n][variant]), CHECKPOINT_PCT, "ny_am")
+        session = sessions[n][variant]
+        classifier.classify(fingerprint(session.rows, session.start_us), CHECKPOINT_PCT, "ny_am")
 
     def forecast(n: int, variant: int) -> None:
         encode_prediction(predictor.forecast(sessions[n][variant], CHECKPOINT_PCT).prediction)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -91,15 +92,19 @@ def stream_records(n_instruments: int, n_sessions: int, seed: int) -> list[FileR
         Of each instrument, one after another; seven a day, of about 83 events each.
     seed : int
     """
-    instruments = [
-        _renamed(session, f"{number:03d}")
-        for number in range(n_instruments)
-        for session in simulate_sessions(n_sessions, seed=1000 * seed + number)
-    ]
+    numbers = range(n_instruments)
+    with ProcessPoolExecutor() as pool:
+        simulated = pool.map(_instrument, numbers, [n_sessions] * n_instruments, [seed] * n_instruments, chunksize=4)
+        instruments = [session for sessions in simulated for session in sessions]
     return [
         FileRecord(offset, message["session_id"].encode(), msgspec.json.encode(message))
         for offset, message in enumerate(interleave(instruments))
     ]
+
+
+def _instrument(number: int, n_sessions: int, seed: int) -> list[SimulatedSession]:
+    sessions = simulate_sessions(n_sessions, seed=1000 * seed + number)
+    return [_renamed(session, f"{number:03d}") for session in sessions]
 
 
 def _renamed(session: SimulatedSession, instrument: str) -> SimulatedSession:

@@ -23,7 +23,7 @@ not look at what a session declares of itself. No session may be predicted twice
 A table and ``build/benchmarks/peers.json`` have the results; `over_best_recoverable_peer` is the median over the rounds
 of the service's rate over that of the better of Bytewax with recovery and Quix with State.
 
-    python benchmarks/peers.py [--rounds 5] [--only NAME ...] [--instruments 50] [--sessions 180] [--seed 1] [--quick]
+    python benchmarks/peers.py [--rounds 5] [--only NAME ...] [--instruments 50] [--sessions 300] [--seed 1] [--quick]
 """
 
 from __future__ import annotations
@@ -209,13 +209,13 @@ def _arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     parser.add_argument("--only", nargs="+", choices=(OURS, *EXAMPLES), metavar="NAME", help="run these alone")
     parser.add_argument("--instruments", type=int, default=50)
-    parser.add_argument("--sessions", type=int, default=180, help="of each instrument; seven a day")
+    parser.add_argument("--sessions", type=int, default=300, help="of each instrument; seven a day")
     parser.add_argument("--steady", type=float, default=15.0, help="seconds to measure after the warm-up")
     parser.add_argument("--checkpoints", default="30", help="of the service; the examples know 30 alone")
     parser.add_argument("--commit-interval-s", type=float, default=Settings().commit_interval_s)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.sessions, arguments.steady = min(arguments.rounds, 3), 110, 6.0
+        arguments.rounds, arguments.sessions, arguments.steady = min(arguments.rounds, 3), 210, 4.0
     arguments.only = arguments.only or (QUICK if arguments.quick else (OURS, *EXAMPLES))
     return arguments
 
@@ -252,8 +252,8 @@ def _requirements(example: Path) -> list[str]:
 
 def _digest() -> str:
     """Return what changes whenever the project has to be installed anew."""
-    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes())
-    for path in sorted((ROOT / "stream_fp").rglob("*.py")):
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + (ROOT / "setup.py").read_bytes())
+    for path in sorted((ROOT / "stream_fp").rglob("*.p[yx]*")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

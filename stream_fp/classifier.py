@@ -157,20 +157,20 @@ class Classifier:
         self.assignment = resolve_assignment(library, assignment, confidence_method)
         self._full_ids = np.arange(len(library.centroids))
 
-    def classify(self, vector: Array, checkpoint_pct: float, session_type: str = "") -> Assignment:
+    def classify(self, vector: Array | list[float], checkpoint_pct: float, session_type: str = "") -> Assignment:
         """Assign one feature vector of a prefix.
 
         Parameters
         ----------
-        vector : ndarray of shape (30,)
-            As `features.extract` gives it, finite.
+        vector : ndarray of shape (30,) or list of 30 floats
+            As `features.extract` or `features.fingerprint` gives it, finite.
         checkpoint_pct : float
             Checkpoint at which the prefix was cut; the nearest one that was trained is used.
         session_type : str
             In lower case; a type that training did not see is as good as none.
         """
         model = self.library.prefix_model(checkpoint_pct)
-        values: list[float] = vector.tolist()
+        values: list[float] = vector if isinstance(vector, list) else vector.tolist()
         shares = None
         if self.assignment == "prefix_model":
             shares = model.shares(model.known(values, session_type))

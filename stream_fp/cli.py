@@ -25,6 +25,7 @@ from stream_fp.files import find_files
 from stream_fp.options import ENGINE_SETTINGS, TOPIC_SETTINGS, setting_options, settings_from
 from stream_fp.replay import ReplaySummary, replay_files, replay_topic
 from stream_fp.service import check_sinks, load_classifier, run_service
+from stream_fp.stamps import IS_COMPILED
 from stream_fp.times import parse_timestamp_us
 from stream_fp.watchdog import Watchdog
 
@@ -141,6 +142,9 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     library = classifier.library
     checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)
     click.echo(f"settings  ok ({'on' if settings.enabled else 'off'})")
+    click.echo(
+        f"engine    {'compiled' if IS_COMPILED else 'interpreted, at a third of the speed (docs/performance.md)'}"
+    )
     click.echo(f"library   ok: version {library.version}, {len(library.centroids)} archetypes, {library.path}")
     click.echo(f"          prefix models at {checkpoints}; fingerprint {library.fingerprint}")
     click.echo(f"          assignment {classifier.assignment} (setting: {settings.assignment})")

@@ -420,9 +420,7 @@ class PartitionWorker:
             timeout_s = _GATHER_S
             if self._stopping.is_set() or self._looks_once_more:
                 return []
-        self._fetching = asyncio.ensure_future(
-            self._consumer.getmany(self.partition, timeout_ms=int(timeout_s * 1000))
-        )
+        self._fetching = asyncio.ensure_future(self._consumer.getmany(self.partition, timeout_ms=int(timeout_s * 1000)))
         try:
             self._set_ahead(await self._fetching)
         except asyncio.CancelledError:

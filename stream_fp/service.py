@@ -31,6 +31,7 @@ from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
 from stream_fp.sinks.files import FileSinks
 from stream_fp.sinks.sidecar import check_writable
+from stream_fp.stamps import IS_COMPILED
 from stream_fp.watch import ProgressWatch
 from stream_fp.watchdog import Watchdog
 
@@ -255,8 +256,9 @@ class Service:
             ) from error
         self._started = True
         _logger.info(
-            "group %s follows %s with model %s, %s; metrics on port %d",
-            settings.group_id, settings.input_topic, library.version, settings.delivery, server.port,
+            "group %s follows %s with model %s, %s, engine %s; metrics on port %d",
+            settings.group_id, settings.input_topic, library.version, settings.delivery,
+            "compiled" if IS_COMPILED else "interpreted", server.port,
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
