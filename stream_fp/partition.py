@@ -35,6 +35,7 @@ from aiokafka.errors import IllegalStateError, KafkaError, ProducerFenced
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.engine import Engine
+from stream_fp.kafka.intake import Intake
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.kafka.told import Told, find_told, last_told
@@ -131,7 +132,7 @@ class PartitionWorker:
         )
         self._publisher: Publisher | None = None
         self._engine: Engine | None = None
-        self._fetching: asyncio.Task[dict[TopicPartition, list[Record]]] | None = None
+        self._intake = Intake(consumer, partition, n_at_once=settings.max_poll_records)
         self._stopping = asyncio.Event()
         self._ledger = PartitionLedger(partition, metrics)
         self._changed_at = 0
@@ -142,8 +143,6 @@ class PartitionWorker:
         self._rebuilding = False
         self._n_failures = 0
         self._n_refused = 0
-        self._ahead: list[Record] = []
-        self._n_taken = 0
         self._due: list[Outcome] = []
         self._n_due_bytes = 0
         self._due_since_s = 0.0
@@ -202,8 +201,7 @@ class PartitionWorker:
     async def stop(self) -> None:
         """Ask `run` to finish what it has begun and to return."""
         self._stopping.set()
-        if self._fetching is not None:
-            self._fetching.cancel()
+        self._intake.stop()
 
     async def _start(self) -> None:
         settings = self._settings
@@ -247,9 +245,7 @@ class PartitionWorker:
         self._ledger.begin(self._engine, point.low_offset)
         self._committed_position = point.published_offset
         self._committed_at_s = time.monotonic()
-        self._ahead = []
-        self._consumer.seek(self.partition, point.low_offset)
-        self._consumer.resume(self.partition)
+        self._intake.seek(point.low_offset)
         _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
         self._rebuilding = True
         beyond = await self._rebuild(self._engine, point.low_offset, point.published_offset)
@@ -403,47 +399,12 @@ class PartitionWorker:
 
     async def _fetch(self) -> list[Record]:
         """Return the next records, or none after the commit interval or when stopping."""
-        if self._stopping.is_set():
-            return []
-        if self._ahead:
-            return self._next()
-        timeout_s = self._settings.commit_interval_s
-        if self._publishing is not None or self._due:
-            # What was prefetched comes at once, without a task of its own (a twentieth of the time); when the group
-            # rebalances, the client keeps it back.
-            look_ms = _LOOK_MS if self._looks_once_more else 0
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GATHER_S):
-                    batches = await self._consumer.getmany(self.partition, timeout_ms=look_ms)
-                if self._set_ahead(batches):
-                    return self._next()
-            timeout_s = _GATHER_S
-            if self._stopping.is_set() or self._looks_once_more:
-                return []
-        self._fetching = asyncio.ensure_future(self._consumer.getmany(self.partition, timeout_ms=int(timeout_s * 1000)))
-        try:
-            self._set_ahead(await self._fetching)
-        except asyncio.CancelledError:
-            if not self._stopping.is_set():
-                raise
-            return []
-        finally:
-            self._fetching = None
-        return self._next()
-
-    def _set_ahead(self, batches: dict[TopicPartition, list[Record]]) -> bool:
-        """Keep what was fetched; the client asks the broker for more as soon as it has handed out all of it."""
-        self._ahead = batches.get(self.partition, [])
-        self._n_taken = 0
-        return bool(self._ahead)
-
-    def _next(self) -> list[Record]:
-        """Return the next of the records kept, as many as are taken at once."""
-        n, self._n_taken = self._n_taken, self._n_taken + self._settings.max_poll_records
-        records = self._ahead[n : self._n_taken]
-        if self._n_taken >= len(self._ahead):
-            self._ahead = []
-        return records
+        if self._publishing is None and not self._due:
+            return await self._intake.wait(self._settings.commit_interval_s)
+        records = await self._intake.look(_LOOK_MS if self._looks_once_more else 0)
+        if records or self._looks_once_more:
+            return records
+        return await self._intake.wait(_GATHER_S)
 
     def _commit_of_all_due(self, engine: Engine) -> _Commit | None:
         """Return all that is due with the progress as it is now, or None where nothing is to be committed."""

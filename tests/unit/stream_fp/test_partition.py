@@ -26,6 +26,8 @@ from tests.support.builders import RecordingForecaster
 
 TP = TopicPartition("in", 0)
 N_AT_ONCE = 5
+#: Of one fetch: more than are taken at once, and no multiple of them.
+N_FETCHED = 93
 
 
 @dataclass
@@ -58,11 +60,11 @@ class Consumer:
     async def position(self, _partition: TopicPartition) -> int:
         return self.at
 
-    async def getmany(self, *_: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
+    async def getmany(self, *_: TopicPartition, timeout_ms: int) -> dict[TopicPartition, Any]:
         if self.at >= len(self.records):
             await asyncio.sleep(timeout_ms / 1000)
             return {}
-        given = self.records[self.at : self.at + max_records]
+        given = self.records[self.at : self.at + N_FETCHED]
         self.at += len(given)
         return {TP: given}
 
