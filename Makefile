@@ -13,7 +13,7 @@ BROKERS ?= 1
 SESSIONS ?= 3290
 
 # What is compiled, where a C compiler is there; changed sources are compiled anew.
-COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd) $(patsubst %.pxd,%.py,$(wildcard stream_fp/*.pxd))
+COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

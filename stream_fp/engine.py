@@ -95,6 +95,11 @@ class Engine:
         self._clock = clock
         self._n_checkpoints = len(settings.checkpoints_pct)
         self._open = OpenSessions(grace_us=settings.grace_us, idle_timeout_us=settings.idle_timeout_us)
+        # What every call asks for.
+        self._stretch = Stretch()
+        self._max_record_bytes = settings.max_record_bytes
+        self._max_events_per_session = settings.max_events_per_session
+        self._max_buffered_bytes = settings.max_buffered_bytes
         self.counts = Counts()
         self.n_rebuilt = 0
         self.position: int | None = None
@@ -155,16 +160,11 @@ class Engine:
         outcomes: list[Outcome] = []
         index = 0
         while index < len(records):
-            stretch = self._stretch()
+            stretch = self._begin_stretch()
             reached = take_usual(
-                records,
-                index,
-                self._open.by_key,
-                stretch,
-                self._settings.max_record_bytes,
-                self._settings.max_events_per_session,
+                records, index, self._open.by_key, stretch, self._max_record_bytes, self._max_events_per_session
             )
-            self._take_over(stretch)
+            self._end_stretch(stretch)
             index = abs(reached)
             if reached < 0:
                 record = records[index - 1]
@@ -176,18 +176,17 @@ class Engine:
         self.position = records[-1].offset + 1
         return outcomes
 
-    def _stretch(self) -> Stretch:
+    def _begin_stretch(self) -> Stretch:
         """Return what the next usual records start from."""
-        sessions = self._open
-        n_event_bytes = self._settings.max_buffered_bytes - sessions.n_other_bytes
-        return Stretch(
-            watermark_us=-1 if self._watermark_us is None else self._watermark_us,
-            deadline_us=sessions.next_deadline_us,
-            n_events=sessions.n_events,
-            n_room=-(-n_event_bytes // BYTES_PER_EVENT),
-        )
+        stretch, sessions = self._stretch, self._open
+        stretch.watermark_us = -1 if self._watermark_us is None else self._watermark_us
+        stretch.deadline_us = sessions.next_deadline_us
+        stretch.n_events = sessions.n_events
+        stretch.n_room = -((sessions.n_other_bytes - self._max_buffered_bytes) // BYTES_PER_EVENT)
+        stretch.n_applied = stretch.n_late = 0
+        return stretch
 
-    def _take_over(self, stretch: Stretch) -> None:
+    def _end_stretch(self, stretch: Stretch) -> None:
         """Take what a stretch of usual records has come to into the books."""
         if stretch.watermark_us >= 0:
             self._watermark_us = stretch.watermark_us

@@ -51,11 +51,11 @@ class Stretch:
 
     __slots__ = ("deadline_us", "n_applied", "n_events", "n_late", "n_room", "watermark_us")
 
-    def __init__(self, *, watermark_us: int, deadline_us: float, n_events: int, n_room: int) -> None:
-        self.watermark_us: int = watermark_us
-        self.deadline_us: float = deadline_us
-        self.n_events: int = n_events
-        self.n_room: int = n_room
+    def __init__(self) -> None:
+        self.watermark_us: int = -1
+        self.deadline_us: float = 0.0
+        self.n_events: int = 0
+        self.n_room: int = 0
         self.n_applied: int = 0
         self.n_late: int = 0
 
