@@ -46,7 +46,7 @@ check: ## Everything that CI checks: lint, types, test
 chaos: $(VENV)/.dev-installed $(VENV)/.compiled ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
 
-bench: $(VENV)/.dev-installed $(VENV)/.compiled ## Measure everything, beside references and targets (half an hour or more)
+bench: $(VENV)/.dev-installed $(VENV)/.compiled ## Measure everything, beside references and targets (about an hour)
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(VENV)/.dev-installed $(VENV)/.compiled ## The figures that have targets, from smaller streams, in a few minutes
@@ -74,21 +74,21 @@ $(BIN)/python:
 	@echo "Creating $(VENV) (once) ..."
 	@$(PYTHON) -m venv $(VENV)
 
-# What is installed is recorded by a stamp, so that it happens again only when pyproject.toml changes.
-# Installing compiles as well; this is for sources that have changed since.
+# What is installed is recorded by a stamp, so that it happens again only when pyproject.toml changes. Pure, because it is
+# compiled beside its sources afterwards, and would be twice.
 $(VENV)/.compiled: $(COMPILED_SOURCES) | $(VENV)/.demo-installed
-	@echo "Compiling the hot path (where there is a C compiler) ..."
+	@echo "Compiling the hot path ..."
 	@$(PIP) install 'cython>=3.1' 'setuptools>=77'
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and what the demo needs into $(VENV) (once) ..."
-	@$(PIP) install --editable '.[demo]'
+	@STREAM_FP_PURE=1 $(PIP) install --editable '.[demo]'
 	@touch $@
 
 # The development tools include all that the demo needs, hence both stamps.
 $(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and the development tools into $(VENV) (once) ..."
-	@$(PIP) install --editable '.[dev]'
+	@STREAM_FP_PURE=1 $(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.demo-installed

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 #: In the order of imports.
 COMPILED = ("stamps", "rounding", "sessions", "usual", "engine", "features", "prefix_model", "classifier", "forecast",
@@ -24,14 +26,30 @@ def extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize  # noqa: PLC0415 - not needed, and perhaps not there, for a pure build
 
-    modules = [
-        Extension(f"stream_fp.{name}", [f"stream_fp/{name}.py"], extra_compile_args=FLAGS, optional=True)
-        for name in COMPILED
-    ]
+    modules = [Extension(f"stream_fp.{name}", [f"stream_fp/{name}.py"], extra_compile_args=FLAGS) for name in COMPILED]
     # Types come from the `.pxd` files alone; annotations are for readers and mypy. Indices are checked, as in Python.
     directives = {"language_level": 3, "annotation_typing": False}
     found: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives=directives, quiet=True)
+    for extension in found:
+        extension.optional = True  # what cannot be compiled is a warning; `cythonize` would forget it
     return found
 
 
-setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})
+class AllOrNothing(build_ext):
+    """Compiles all modules or none: they share types of C, and one without the others would not load."""
+
+    def run(self) -> None:
+        """Compile; where one has failed, delete the others."""
+        super().run()
+        compiled = [Path(self.get_ext_fullpath(extension.name)) for extension in self.extensions]
+        if not all(path.exists() for path in compiled):
+            for path in compiled:
+                path.unlink(missing_ok=True)
+            self.warn("no C compiler that works, or no Python.h: stream_fp stays Python, which takes twice as long")
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": AllOrNothing},
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = gathered(reports, quick=given.quick)
         OUTPUT.write_text(json.dumps(found, indent=2) + "\n")
         _print(found["figures"])
-        print(f"Figures of {', '.join(reports)}: {OUTPUT}")
+        print(f"Figures of {', '.join(reports)}, engine {found['engine']}: {OUTPUT}")
     if failed:
         print(f"Failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -111,6 +111,7 @@ def gathered(reports: Mapping[str, Report], *, quick: bool) -> Report:
     return {
         "machine": first["machine"],
         "versions": first["versions"],
+        "engine": first["engine"],
         "quick": quick,
         "figures": figures,
         "reports": {name: (REPORTS / f"{name}.json").as_posix() for name in reports},

@@ -15,7 +15,7 @@ all of it, `Predictor.forecast` of a session and the encoding of what it gives. 
 clock, after a warm-up: where other processes want the same cores, the upper quantiles are theirs.
 Prints tables and writes ``build/benchmarks/engine.json``.
 
-    python benchmarks/engine.py [--rounds 7] [--instruments 200] [--sessions 7] [--samples 1500] [--seed 1] [--quick]
+    python -m benchmarks.engine [--rounds 7] [--instruments 200] [--sessions 7] [--samples 1500] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

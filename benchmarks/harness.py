@@ -36,6 +36,7 @@ from offline.dataset import load_dataset
 from offline.simulate import SimulatedSession, interleave, simulate_sessions
 from offline.train import TrainingOptions, train
 from stream_fp.files import FileRecord
+from stream_fp.stamps import IS_COMPILED
 
 __all__ = ["Samples", "new_parser", "print_table", "ratio", "spread", "stream_records", "trained_library",
            "write_report"]  # fmt: skip
@@ -134,6 +135,7 @@ def write_report(name: str, arguments: argparse.Namespace, figures: dict[str, fl
     """Write ``build/benchmarks/<name>.json``; `details` hold every sample. Returns its path."""
     report = {
         "machine": {"python": sys.version, "platform": platform.platform(), "cpus": os.cpu_count(), "cpu": _cpu()},
+        "engine": "compiled" if IS_COMPILED else "interpreted",
         "versions": {package: found for package in _PACKAGES if (found := _version(package))},
         "arguments": vars(arguments),
         "figures": figures,

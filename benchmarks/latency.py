@@ -13,7 +13,7 @@ the transaction of those before it has that in its latency.
 Times are in milliseconds, percentiles within a round, then the median over rounds; p99.9 is of all rounds together and
 only where they have 1,000 values. Writes ``build/benchmarks/latency.json``.
 
-    python benchmarks/latency.py [--rounds 5] [--instruments 20] [--predictions 300] [--seconds 60] [--sidecars]
+    python -m benchmarks.latency [--rounds 5] [--instruments 20] [--predictions 300] [--seconds 60] [--sidecars]
                                     [--seed 1] [--quick]
 """
 

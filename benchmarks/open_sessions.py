@@ -18,7 +18,7 @@ are left out where memory does not suffice.
 MB are 10^6 bytes; memory is the VmRSS of the whole process: interpreter, numpy, library and sessions. Prints tables and
 writes ``build/benchmarks/open_sessions.json``. Linux only, for it reads /proc.
 
-    python benchmarks/open_sessions.py [--rounds 5] [--steps 5] [--events 50] [--seed 1] [--quick]
+    python -m benchmarks.open_sessions [--rounds 5] [--steps 5] [--events 50] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

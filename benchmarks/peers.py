@@ -23,7 +23,7 @@ not look at what a session declares of itself. No session may be predicted twice
 A table and ``build/benchmarks/peers.json`` have the results; `over_best_recoverable_peer` is the median over the rounds
 of the service's rate over that of the better of Bytewax with recovery and Quix with State.
 
-    python benchmarks/peers.py [--rounds 5] [--only NAME ...] [--instruments 50] [--sessions 300] [--seed 1] [--quick]
+    python -m benchmarks.peers [--rounds 5] [--only NAME ...] [--instruments 50] [--sessions 300] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

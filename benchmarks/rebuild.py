@@ -6,7 +6,7 @@ with the silent engine, the loop of `PartitionWorker`, which is the rebuild itse
 measures how long the event loop keeps others waiting, because heartbeats have to go on. Where there is no broker, the
 last two are left out. Prints a table and writes ``build/benchmarks/rebuild.json``.
 
-    python benchmarks/rebuild.py [--rounds 7] [--instruments 200] [--sessions 14] [--seed 1] [--quick]
+    python -m benchmarks.rebuild [--rounds 7] [--instruments 200] [--sessions 14] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ comparison, decoding alone and the engine are measured in this process in the sa
 the same bytes. Where there is no broker, the topic is left out. Prints a table and writes
 ``build/benchmarks/replay.json``.
 
-    python benchmarks/replay.py [--rounds 5] [--instruments 200] [--sessions 28] [--seed 1] [--quick]
+    python -m benchmarks.replay [--rounds 5] [--instruments 200] [--sessions 28] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ by the number of members or of cores, whichever is less. Where there are fewer c
 broker, that is what limits, and the output says so: processor time a record then tells more than the rate. Prints a
 table and writes ``build/benchmarks/scale_out.json``.
 
-    python benchmarks/scale_out.py [--rounds 5] [--instruments 200] [--sessions 7] [--seed 1]
+    python -m benchmarks.scale_out [--rounds 5] [--instruments 200] [--sessions 7] [--seed 1]
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ over the same records: from the first prediction beyond a tenth of the topic to 
 reader sees them, so that neither start nor joining counts. Processor time is that of the process alone, without broker
 and reader. Every prediction that the engine alone makes has to come, else it raises.
 
-    python benchmarks/service.py [--rounds 5] [--instruments 200] [--sessions 28] [--sidecars] [--seed 1] [--quick]
+    python -m benchmarks.service [--rounds 5] [--instruments 200] [--sessions 28] [--sidecars] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ end of the process included. Byte code is warm, as after an installation: one un
 cache of its own. Resident memory is VmRSS, and Pss where /proc has it (pages that are shared count by their share); MB
 are 10^6 bytes. Prints a table and writes ``build/benchmarks/startup.json``.
 
-    python benchmarks/startup.py [--rounds 5] [--idle-s 5] [--seed 1] [--quick]
+    python -m benchmarks.startup [--rounds 5] [--idle-s 5] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

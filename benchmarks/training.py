@@ -7,7 +7,7 @@ with its defaults: number and profile of the archetypes are chosen by evidence, 
 the peak of the command's largest process (`train` may use one for each core), MB are 10^6 bytes. Prints a table and
 writes ``build/benchmarks/training.json``.
 
-    python benchmarks/training.py [--rounds 3] [--weeks 52] [--seed 1] [--quick]
+    python -m benchmarks.training [--rounds 3] [--weeks 52] [--seed 1] [--quick]
 """
 
 from __future__ import annotations

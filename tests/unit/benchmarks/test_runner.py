@@ -14,13 +14,14 @@ WRITTEN = [name for name in runner.SCRIPTS if (FOLDER / f"{name}.py").exists()]
 
 
 def report(**figures: float) -> runner.Report:
-    return {"machine": {"cpus": 2}, "versions": {"stream-fp": "0"}, "figures": figures}
+    return {"machine": {"cpus": 2}, "engine": "compiled", "versions": {"stream-fp": "0"}, "figures": figures}
 
 
 def test_gathered_reports_hold_all_figures_and_say_where_they_are_from() -> None:
     found = runner.gathered({"engine": report(a=1.0), "peers": report(b=2.0)}, quick=True)
     assert found == {
         "machine": {"cpus": 2},
+        "engine": "compiled",
         "versions": {"stream-fp": "0"},
         "quick": True,
         "figures": {"a": 1.0, "b": 2.0},
