@@ -24,12 +24,19 @@ def extensions() -> list[Extension]:
     """Return what is to be compiled."""
     if os.environ.get("STREAM_FP_PURE") == "1":
         return []
-    from Cython.Build import cythonize  # noqa: PLC0415 - not needed, and perhaps not there, for a pure build
+    # Not needed, and perhaps not there, for a pure build.
+    from Cython.Build import cythonize  # noqa: PLC0415
+    from Cython.Compiler.Options import get_directive_defaults  # noqa: PLC0415
 
     modules = [Extension(f"stream_fp.{name}", [f"stream_fp/{name}.py"], extra_compile_args=FLAGS) for name in COMPILED]
     # Types come from the `.pxd` files alone; annotations are for readers and mypy. Indices are checked, as in Python.
     directives = {"language_level": 3, "annotation_typing": False}
-    found: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives=directives, quiet=True)
+    found: list[Extension] = []
+    for module in modules:
+        # Of classes alone, and not to be had from a `.pxd`: the collector would walk all open sessions, which are part
+        # of no cycle.
+        get_directive_defaults()["no_gc"] = module.name == "stream_fp.sessions"
+        found += cythonize([module], build_dir="build/cython", compiler_directives=directives, quiet=True)
     for extension in found:
         extension.optional = True  # what cannot be compiled is a warning; `cythonize` would forget it
     return found

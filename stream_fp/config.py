@@ -44,6 +44,8 @@ _SERVER: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
 
 Positive = Annotated[int, Meta(ge=1)]
+#: What the engine counts to: compiled, its numbers have 64 bits.
+Bound = Annotated[int, Meta(ge=1, le=2**53)]
 #: Kafka carries times in milliseconds and sizes in bytes as 32-bit integers.
 Seconds = Annotated[float, Meta(gt=0, le=2_000_000)]
 
@@ -139,7 +141,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     assignment: Annotated[AssignmentMethod, Meta(description="How the archetype is chosen; auto: as did best.")] = (
         "auto"
     )
-    min_events: Annotated[Positive, Meta(description="A session with fewer events gets no prediction.")] = 5
+    min_events: Annotated[Bound, Meta(description="A session with fewer events gets no prediction.")] = 5
     timezone: Annotated[str, Meta(description="Zone of time stamps without an offset.")] = "UTC"
     grace_s: Annotated[Seconds, Meta(description="How long after its end a session stays open, in event time.")] = (
         1800.0
@@ -149,9 +151,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 21_600.0
 
     # Bounds on memory
-    max_open_sessions: Annotated[Positive, Meta(description="Open sessions of a partition.")] = 1_000_000
-    max_events_per_session: Annotated[Positive, Meta(description="Events that a session may buffer.")] = 50_000
-    max_buffered_bytes: Annotated[Positive, Meta(description="Bytes of events that a partition may buffer.")] = 2**31
+    max_open_sessions: Annotated[Bound, Meta(description="Open sessions of a partition.")] = 1_000_000
+    max_events_per_session: Annotated[Bound, Meta(description="Events that a session may buffer.")] = 50_000
+    max_buffered_bytes: Annotated[Bound, Meta(description="Bytes of events that a partition may buffer.")] = 2**31
     max_record_bytes: Annotated[Positive, Meta(le=2**30 - 1, description="Larger records become dead letters.")] = 2**20
 
     # What is written beside the topic, and what is shown

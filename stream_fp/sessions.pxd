@@ -3,7 +3,6 @@ cimport cython
 
 
 @cython.final
-@cython.no_gc
 cdef class Session:
     cdef public long long touched_us
     cdef public double reach_us

@@ -1,8 +1,8 @@
 """The records of one partition as its worker takes them: in slices, while the client fetches the next.
 
-aiokafka asks for more of a partition once all that it has fetched of it was handed out. So all is taken at once and
-kept here, and given to the engine in slices, between which others have their turn: the broker is never waited for
-while there is something to do (a quarter of the service's speed, where it is far behind).
+aiokafka asks for more of a partition once all that it has fetched of it was handed out. So all is taken at once (within
+a bound) and kept here, and given to the engine in slices, between which others have their turn: the broker is never
+waited for while there is something to do (a quarter of the service's speed, where it is far behind).
 
 Whoever moves the position does so here (`seek`): what is kept is thrown away, for the client's position lies behind it.
 """
@@ -19,6 +19,9 @@ from stream_fp.messages import Record
 
 __all__ = ["Intake"]
 
+#: More than these are decoded only when they are asked for: a fetch of half a megabyte may hold ten times as much,
+#: compressed. Uncompressed it holds less, so that all of it is taken.
+_MAX_KEPT: Final = 5_000
 #: When the group rebalances, the client keeps back what it has; it is asked again after so long.
 _KEPT_BACK_S: Final = 0.05
 
@@ -58,14 +61,15 @@ class Intake:
         if not self._kept and not self._is_stopped:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_KEPT_BACK_S):
-                    self._keep(await self._consumer.getmany(self._partition, timeout_ms=timeout_ms))
+                    found = await self._consumer.getmany(self._partition, timeout_ms=timeout_ms, max_records=_MAX_KEPT)
+                    self._keep(found)
         return self._next()
 
     async def wait(self, timeout_s: float) -> list[Record]:
         """Return the next records as soon as there are any; none after the time, or when stopped meanwhile."""
         if not self._kept and not self._is_stopped:
             self._fetching = asyncio.ensure_future(
-                self._consumer.getmany(self._partition, timeout_ms=int(timeout_s * 1000))
+                self._consumer.getmany(self._partition, timeout_ms=int(timeout_s * 1000), max_records=_MAX_KEPT)
             )
             try:
                 self._keep(await self._fetching)

@@ -128,10 +128,18 @@ class Publisher:
     async def aclose(self) -> None:
         """Stop the producer in good order; call `abandon` instead where it has failed."""
         producer, transactions = self._let_go()
-        if transactions is not None:
-            await transactions.aclose()
-        if producer is not None:
-            await producer.stop()
+        is_clean = transactions is None or await transactions.aclose()
+        if producer is None:
+            return
+        try:
+            if is_clean:
+                await producer.stop()
+        except BaseException:
+            is_clean = False
+            raise
+        finally:
+            if not is_clean:
+                await _abandon(producer)
 
     async def abandon(self) -> None:
         """Throw away a producer that has failed, with whatever it was about to send.

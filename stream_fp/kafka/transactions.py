@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.client import CoordinationType
+from aiokafka.errors import KafkaError
 from aiokafka.producer.sender import AddOffsetsToTxnHandler, AddPartitionsToTxnHandler, BaseHandler
 
 __all__ = ["Transactions"]
@@ -74,21 +75,29 @@ class Transactions:
         Raises
         ------
         aiokafka.errors.KafkaError
-            When opening failed, be it now or beforehand, or what was to end an unused transaction did.
+            When opening failed (topic or group not allowed, for instance), be it now or beforehand, or what was to end
+            an unused transaction did.
         """
         await self._settled()
         if not self._is_open:
             await self._open()
         self._is_open = False
 
-    async def aclose(self) -> None:
-        """End a transaction that was opened and not used. Failures are left to the successor, who ends it at once."""
+    async def aclose(self) -> bool:
+        """End a transaction that was opened and not used; return whether that went well.
+
+        Where it did not, the successor ends it at once, and the producer has to be abandoned: stopped, it would go on
+        trying to end it for as long as no broker answers.
+        """
+        is_ended = False
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_CLOSE_S):
                 await self._settled()
                 if self._is_open:
                     await self._producer.abort_transaction()
+            is_ended = True
         self.abandon()
+        return is_ended
 
     def abandon(self) -> None:
         """Let go of everything at once, whatever the broker may still do."""
@@ -136,6 +145,11 @@ class Transactions:
         coordinator = (CoordinationType.TRANSACTION, sender._txn_manager.transactional_id)  # noqa: SLF001
         while not await handler.do(await sender._find_coordinator(*coordinator)):  # noqa: SLF001
             handler._default_backoff = min(_LONGER * handler._default_backoff, _MAX_PAUSE_S)  # noqa: SLF001
+        manager = sender._txn_manager  # noqa: SLF001
+        if not manager.is_in_transaction():
+            # What is not allowed, the handler takes for done: it fails the transaction and says nothing.
+            await manager.wait_for_transaction_end()
+            raise KafkaError("the transaction was given up before it began")
 
 
 class _AddPartition(AddPartitionsToTxnHandler):  # type: ignore[misc]

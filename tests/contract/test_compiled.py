@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import math
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 import stream_fp
 from offline.simulate import interleave, simulate_sessions
 from stream_fp.features import FEATURE_NAMES, fingerprint
-from stream_fp.sessions import CODE_BITS, pack_row
+from stream_fp.sessions import CODE_BITS, Session, pack_row
 from stream_fp.stamps import IS_COMPILED, digits_us
 from stream_fp.times import absolute_us
 from tests.support.builders import write_tiny_library
@@ -139,6 +140,11 @@ def source_of(name: str) -> ModuleType:
 FEATURES: Final = source_of("features")
 STAMPS: Final = source_of("stamps")
 T0: Final = 1_753_795_800_000_000
+
+
+def test_sessions_are_out_of_the_garbage_collectors_sight() -> None:
+    assert not gc.is_tracked(Session("S", first_offset=0, opened_at_watermark_us=None))
+
 
 numbers = st.one_of(st.just(math.nan), st.floats(1e-9, 1e12), st.sampled_from((100.0, 101.5, 99.25)))
 rows_of_events = st.lists(

@@ -60,11 +60,11 @@ class Consumer:
     async def position(self, _partition: TopicPartition) -> int:
         return self.at
 
-    async def getmany(self, *_: TopicPartition, timeout_ms: int) -> dict[TopicPartition, Any]:
+    async def getmany(self, *_: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]:
         if self.at >= len(self.records):
             await asyncio.sleep(timeout_ms / 1000)
             return {}
-        given = self.records[self.at : self.at + N_FETCHED]
+        given = self.records[self.at : self.at + min(N_FETCHED, max_records)]
         self.at += len(given)
         return {TP: given}
 

@@ -27,8 +27,11 @@ class Consumer:
     def resume(self, _partition: TopicPartition) -> None:
         self.calls.append("resume")
 
-    async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+    async def getmany(
+        self, *partitions: TopicPartition, timeout_ms: int, max_records: int
+    ) -> dict[TopicPartition, list[Any]]:
         assert partitions == (TP,)
+        assert max_records > 1000
         self.calls.append("getmany")
         if self.fetches:
             return {TP: self.fetches.pop(0)}
@@ -91,9 +94,11 @@ async def test_cancelling_who_waits_is_no_stop() -> None:
 
 async def test_client_that_keeps_back_what_it_has_is_not_waited_for() -> None:
     class Rebalancing(Consumer):
-        async def getmany(self, *partitions: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        async def getmany(
+            self, *partitions: TopicPartition, timeout_ms: int, max_records: int
+        ) -> dict[TopicPartition, list[Any]]:
             await asyncio.Event().wait()
-            return await super().getmany(*partitions, timeout_ms=timeout_ms)
+            return await super().getmany(*partitions, timeout_ms=timeout_ms, max_records=max_records)
 
     intake: Any = Intake(Rebalancing([[0]]), TP, n_at_once=4)
     async with asyncio.timeout(5):
