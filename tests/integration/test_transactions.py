@@ -8,7 +8,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ConcurrentTransactions, KafkaError, ProducerFenced, for_code
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    ProducerFenced,
+    for_code,
+)
 
 from stream_fp.config import Settings
 from stream_fp.kafka.offsets import committed_offset
@@ -252,3 +258,41 @@ async def test_opening_waits_for_the_markers_of_the_transaction_before(
     await desk.settle()
     assert refused > 0
     assert await desk.point_after_filling() == point(39, progress(40))
+
+
+async def test_announcement_that_is_not_allowed_fails_the_publish_by_its_name(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await desk.record()
+    publisher = await desk.started()
+    producer = publisher._producer
+    assert producer is not None
+    send = producer.client.send
+
+    async def refused(node_id: int, request: object, **options: object) -> object:
+        response = await send(node_id, request, **options)
+        if type(request).__name__.startswith("AddOffsetsToTxn"):
+            response.error_code = GroupAuthorizationFailedError.errno
+        return response
+
+    monkeypatch.setattr(producer.client, "send", refused)
+    with pytest.raises(GroupAuthorizationFailedError):
+        await publisher.publish([prediction(record, "A_2025-07-29")], low_offset=0, progress=progress(1))
+    assert await desk.predictions() == []
+
+
+async def test_closing_while_no_broker_answers_gives_up_soon(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = await desk.record()
+    publisher = await desk.started()
+    await publisher.publish([prediction(record, "A_2025-07-29")], low_offset=0, progress=progress(1))
+    await opened(publisher)
+    producer = publisher._producer
+    assert producer is not None
+
+    async def silent(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(producer.client, "send", silent)
+    async with asyncio.timeout(10):
+        await publisher.aclose()
+    assert producer._sender.sender_task.done()
