@@ -248,8 +248,9 @@ class _RoundTrips:
             seen_ns: dict[int, int] = {}
             async with asyncio.timeout(len(records) / rate + ANSWER_TIMEOUT_S):
                 while len(seen_ns) < len(records):
-                    record = await consumer.getone(partition)
-                    seen_ns[record.offset - first] = time.perf_counter_ns()
+                    found = await consumer.getmany(partition, timeout_ms=1000)
+                    now_ns = time.perf_counter_ns()
+                    seen_ns |= {record.offset - first: now_ns for record in found.get(partition, [])}
             sent_ns = await feeding
         finally:
             await consumer.stop()
