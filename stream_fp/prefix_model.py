@@ -235,8 +235,8 @@ def _clipped(value: float, bound: float) -> float:
 def _weighted(weights: Numbers, table: Numbers, width: int) -> Numbers:
     """Return the sum of the table's rows, each with its weight.
 
-    One number after another, so that the same bits come out whether compiled or not. Compiled, it is quicker than numpy,
-    whose calls take longer than the few hundred products.
+    One number after another, so that the same bits come out whether compiled or not. Compiled, it is quicker than
+    numpy, whose calls take longer than the few hundred products.
     """
     sums = []
     for column in range(width):
