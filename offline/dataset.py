@@ -21,7 +21,6 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed
 
 from offline.extract import ExtractedSession, ExtractionRequest, FileExtract, extract_file
-from offline.rest import N_PATH_POINTS
 from offline.session_types import could_change, learned_schedules, learned_typical_events
 from offline.splits import ordinals
 from stream_fp.completion import DEFAULT_SCHEDULES, CompletionPolicy, Schedule
@@ -30,6 +29,7 @@ from stream_fp.features import FEATURE_NAMES, N_FEATURES, RANGE
 from stream_fp.files import find_files
 from stream_fp.phases import N_PHASES
 from stream_fp.prefix_model import OUTCOMES
+from stream_fp.rest import N_PATH_POINTS
 
 __all__ = [
     "DEFAULT_CHECKPOINTS_PCT",
@@ -68,7 +68,7 @@ class Prefixes:
         Ascending rows of the sessions in the dataset; sessions that did not reach the checkpoint are missing.
     vectors : ndarray of shape (n_prefixes, 30)
     rests : ndarray of shape (n_prefixes, 10)
-        What became of the part after the checkpoint; NaN where its events do not tell (`offline.rest`).
+        What became of the part after the checkpoint; NaN where its events do not tell (`stream_fp.rest`).
     """
 
     rows: Ints

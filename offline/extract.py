@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from offline.rest import price_path, rest_outcomes
 from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts
 from stream_fp.documents import adapt_document
 from stream_fp.engine import Engine, EngineSettings
@@ -30,6 +29,7 @@ from stream_fp.errors import DocumentError
 from stream_fp.features import extract
 from stream_fp.files import FileRecord, is_document_file, read_document, read_records
 from stream_fp.outcomes import DeadLetter
+from stream_fp.rest import price_path, rest_outcomes
 from stream_fp.sessions import Session
 from stream_fp.times import format_us, zone_of
 
@@ -78,7 +78,7 @@ class ExtractedSession:
     prefixes : dict of float to ndarray of shape (30,)
         Features at each checkpoint that was reached with enough events.
     rests : dict of float to ndarray of shape (10,)
-        What the events after each of these checkpoints were like (`offline.rest`).
+        What the events after each of these checkpoints were like (`stream_fp.rest`).
     path : ndarray of shape (41,)
         Its price in steps of time, for pictures.
     declared_window : Schedule or None

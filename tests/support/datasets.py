@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.dataset import Dataset, Prefixes
-from offline.rest import N_PATH_POINTS
 from offline.simulate import interleave, simulate_sessions
 from offline.train import TrainingOptions
 from stream_fp.artifacts import InputArrays, MembershipArrays, RestArrays
 from stream_fp.completion import DEFAULT_SCHEDULES
 from stream_fp.features import N_FEATURES, RANGE
 from stream_fp.prefix_model import OUTCOMES, Membership, PrefixModel, RestModel
+from stream_fp.rest import N_PATH_POINTS
 
 __all__ = ["FIXED", "blobs", "dataset_of", "no_prefixes", "online_model", "prefixes_of", "write_lines",
            "write_sessions"]  # fmt: skip

@@ -17,7 +17,6 @@ from sklearn.covariance import LedoitWolf
 from offline.artifacts import check_output, write_library
 from offline.dataset import Dataset, Prefixes, load_dataset
 from offline.prefix_models import guess_agreement
-from offline.rest import N_PATH_POINTS
 from offline.simulate import interleave, simulate_sessions
 from offline.train import TrainedLibrary, TrainingOptions, train
 from stream_fp.completion import DEFAULT_SCHEDULES
@@ -25,6 +24,7 @@ from stream_fp.errors import ConfigError, DocumentError
 from stream_fp.features import FEATURE_NAMES, N_FEATURES, RANGE
 from stream_fp.library import load_library
 from stream_fp.prefix_model import OUTCOMES
+from stream_fp.rest import N_PATH_POINTS
 
 Array = npt.NDArray[np.float64]
 FILES = ["cluster_stats.json", "kmeans_model.pkl", "metadata.json", "scaler.pkl"]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offline.rest import N_PATH_POINTS, price_path, rest_outcomes
 from stream_fp.features import extract
 from stream_fp.prefix_model import OUTCOMES
+from stream_fp.rest import N_PATH_POINTS, price_path, rest_outcomes
 from stream_fp.sessions import Columns
 
 MINUTE = 60_000_000

@@ -1,0 +1,63 @@
+"""What a replay came to: its books, and where it wrote what it found. What the extension that judges it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stream_fp.outcomes import Counts
+
+__all__ = ["Edges", "ReplaySummary", "VariantResult"]
+
+
+@dataclass(slots=True, kw_only=True)
+class Edges:
+    """Sessions that the ends of the records cut."""
+
+    n_at_start: int = 0
+    """Open already where the range starts, or perhaps, where older records are gone."""
+    n_at_start_predicted: int = 0
+    """Those of them that cross a checkpoint within the range, and so were predicted in it."""
+    n_at_end: int = 0
+    """Not over where the records end."""
+    n_at_end_predicted: int = 0
+    """Those of them that were predicted; what came of them is not known."""
+
+    def __add__(self, other: Edges) -> Edges:
+        """Add two counts field by field."""
+        return Edges(
+            n_at_start=self.n_at_start + other.n_at_start,
+            n_at_start_predicted=self.n_at_start_predicted + other.n_at_start_predicted,
+            n_at_end=self.n_at_end + other.n_at_end,
+            n_at_end_predicted=self.n_at_end_predicted + other.n_at_end_predicted,
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplaySummary:
+    """What a replay came to, over all its files or partitions."""
+
+    counts: Counts = field(default_factory=Counts)
+    n_sources: int = 0
+    """Files, or partitions."""
+    unreadable: list[str] = field(default_factory=list)
+    """One sentence for each file that could not be read."""
+    dead_letters: list[str] = field(default_factory=list)
+    """The first few, each with its place."""
+    edges: Edges = field(default_factory=Edges)
+
+
+@dataclass(slots=True, kw_only=True)
+class VariantResult:
+    """One set of settings and what the replay found with it."""
+
+    name: str
+    """Of its settings file, without folder and suffix; empty where there is one set of settings alone."""
+    model_path: Path
+    settings: dict[str, str]
+    """What its predictions depend on, by name of the setting; no secrets."""
+    predictions_path: Path
+    """Predictions as published, one JSON line each, in order of source and offset."""
+    rows_path: Path | None
+    """A `BacktestRow` for each line of `predictions_path`, in the same order; None where no outcomes were asked for."""
+    summary: ReplaySummary
