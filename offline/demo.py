@@ -33,10 +33,11 @@ from stream_fp.config import Settings, load_settings
 from stream_fp.errors import ServiceError
 from stream_fp.kafka.embedded import embedded_broker
 from stream_fp.library import load_library
+from stream_fp.loading import load_classifier
 from stream_fp.messages import Prediction
 from stream_fp.outcomes import Counts
-from stream_fp.replay import replay_files
-from stream_fp.service import Service, load_classifier
+from stream_fp.replay.files import replay_files
+from stream_fp.service import Service
 
 __all__ = ["demo"]
 

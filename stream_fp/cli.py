@@ -7,26 +7,21 @@ Errors that a user can mend are one line on standard error. Exit status: 0 done 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream_fp import __version__
-from stream_fp.classifier import Classifier
 from stream_fp.config import ENABLE_VARIABLE, Settings
 from stream_fp.errors import ConfigError, StreamFpError
-from stream_fp.files import find_files
-from stream_fp.options import ENGINE_SETTINGS, TOPIC_SETTINGS, setting_options, settings_from
-from stream_fp.replay import ReplaySummary, replay_files, replay_topic
-from stream_fp.service import check_sinks, load_classifier, run_service
+from stream_fp.loading import load_classifier
+from stream_fp.options import setting_options, settings_from
+from stream_fp.replay_command import replay_command
+from stream_fp.service import check_sinks, run_service
 from stream_fp.stamps import IS_COMPILED
-from stream_fp.times import parse_timestamp_us
 from stream_fp.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -55,6 +50,9 @@ def cli() -> None:
     """Follow live trading sessions and say early what each one is becoming."""
 
 
+cli.add_command(replay_command)
+
+
 @cli.command()
 @click.option("--session-fingerprinting", "enabled", is_flag=True, default=None, help="Turn the service on.")
 @setting_options()
@@ -71,65 +69,6 @@ def run(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per se
     watchdog = Watchdog(settings.stall_exit_s)
     watchdog.start()
     asyncio.run(run_service(settings, watchdog))
-
-
-def _moment_us(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Read a time on the command line: ISO 8601, in UTC where it names no offset, or an epoch number."""
-    if text is None:
-        return None
-    moment_us = parse_timestamp_us(float(text) if text.replace(".", "", 1).isdecimal() else text, UTC)
-    if moment_us is None:
-        raise click.BadParameter(f"expected a time such as 2025-07-29T14:30:00+00:00, got {text!r}")
-    return moment_us
-
-
-@cli.command()
-@click.option(
-    "--input",
-    "source",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="File or folder of sessions; without it, the input topic is replayed.",
-)
-@click.option(
-    "--from", "from_us", metavar="TIME", callback=_moment_us, help="Topic: only records at or after this time."
-)
-@click.option("--to", "to_us", metavar="TIME", callback=_moment_us, help="Topic: only records before this time.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), default=None, help="File for predictions.")
-@setting_options((*ENGINE_SETTINGS, *TOPIC_SETTINGS))
-def replay(
-    source: Path | None,
-    from_us: int | None,
-    to_us: int | None,
-    output: Path | None,
-    config: Path | None,
-    **flags: Any,  # noqa: ANN401 - one per setting
-) -> None:
-    """Run recorded sessions, of a topic or of files, through the engine.
-
-    Predictions come as JSON Lines, to standard output by default. Reading a topic joins no group and commits nothing.
-    """
-    settings = settings_from(config, flags)
-    classifier = load_classifier(settings)
-    if source is not None and (from_us is not None or to_us is not None):
-        raise click.UsageError("--from and --to are for topics, not for files")
-    if source is not None and (flags.get("input_topic") or flags.get("bootstrap_servers")):
-        raise click.UsageError("expected either --input or a topic, got both")
-    # Looked for first: without them, an older output stays as it is.
-    files = None if source is None else find_files(source)
-    if files is not None and output is not None:
-        files = [path for path in files if path.resolve() != output.resolve()]
-    try:
-        summary = _replay(classifier, settings, output, source=source, files=files, from_us=from_us, to_us=to_us)
-    except OSError as error:
-        if output is None:
-            raise
-        raise ConfigError("output", f"{output}: {error.strerror}") from error
-    _report(summary, output, "files" if source is not None else "partitions")
-    if not summary.counts.consumed and (from_us is not None or to_us is not None):
-        click.echo(
-            "nothing lies between these times; they are those of the Kafka records, not of the sessions", err=True
-        )
 
 
 @cli.command()
@@ -154,56 +93,6 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     for checkpoint in missing:
         used = library.prefix_model(checkpoint).checkpoint_pct
         click.echo(f"note      no prefix model at {checkpoint:g} %: the one at {used:g} % will be used")
-
-
-def _replay(
-    classifier: Classifier,
-    settings: Settings,
-    output: Path | None,
-    *,
-    source: Path | None,
-    files: Sequence[Path] | None,
-    from_us: int | None,
-    to_us: int | None,
-) -> ReplaySummary:
-    with contextlib.ExitStack() as stack:
-        if output is None:
-            write: Callable[[bytes], object] = sys.stdout.buffer.write
-            stack.callback(sys.stdout.buffer.flush)
-        else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            write = stack.enter_context(output.open("wb")).write
-        # No bar beside predictions that go to the terminal.
-        length = 1 if files is None else len(files)
-        bar = stack.enter_context(
-            click.progressbar(length=length, label="replay", file=sys.stderr, hidden=output is None)
-        )
-        if source is not None:
-            return replay_files(source, classifier, settings, write, files=files, progress=lambda: bar.update(1))
-
-        def progress(done: int, total: int) -> None:
-            bar.length = max(1, total)
-            bar.update(done - bar.pos)
-
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what matters is raised
-        return asyncio.run(replay_topic(classifier, settings, write, from_us=from_us, to_us=to_us, progress=progress))
-
-
-def _report(summary: ReplaySummary, output: Path | None, places: str) -> None:
-    counts = summary.counts
-    for line in (*summary.unreadable, *summary.dead_letters):
-        click.echo(f"not used: {line}", err=True)
-    lost = ", ".join(
-        f"{n} {reason}" for books in (counts.dead_lettered, counts.ignored) for reason, n in sorted(books.items())
-    )
-    silent = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.unpredicted.items()))
-    click.echo(
-        f"{summary.n_files} {places}, {counts.consumed} records: {counts.applied} applied"
-        f"{f' ({lost})' if lost else ''}; "
-        f"{counts.sessions_opened} sessions, {counts.predictions} predictions"
-        f"{f' (without one: {silent})' if silent else ''}{f' in {output}' if output else ''}",
-        err=True,
-    )
 
 
 def _configure_logging(settings: Settings) -> None:

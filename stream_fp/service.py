@@ -26,7 +26,8 @@ from stream_fp.errors import ConfigError, ServiceError, StreamFpError
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import close_within, new_admin, new_consumer
 from stream_fp.kafka.topics import ensure_topics
-from stream_fp.library import Library, load_library
+from stream_fp.library import Library
+from stream_fp.loading import load_classifier
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
 from stream_fp.sinks.files import FileSinks
@@ -35,7 +36,7 @@ from stream_fp.stamps import IS_COMPILED
 from stream_fp.watch import ProgressWatch
 from stream_fp.watchdog import Watchdog
 
-__all__ = ["Service", "check_sinks", "load_classifier", "run_service"]
+__all__ = ["Service", "check_sinks", "run_service"]
 
 _logger = logging.getLogger(__name__)
 
@@ -51,26 +52,6 @@ _RETRY_S: Final = 0.2
 _LONG_JOIN_S: Final = 3.0
 #: After the grace period, for the interpreter to end in.
 _LAST_GRACE_S: Final = 5.0
-
-
-def load_classifier(settings: Settings) -> Classifier:
-    """Load the library that the settings name and return its classifier.
-
-    Raises
-    ------
-    ConfigError
-        When no library is named.
-    ModelNotFoundError, ModelLoadError, FeatureDimensionError
-        When it cannot be used.
-    """
-    if not settings.model_path:
-        raise ConfigError("model_path", "expected the folder of a trained library, got none")
-    return Classifier(
-        load_library(Path(settings.model_path)),
-        distance_metric=settings.distance_metric,
-        confidence_method=settings.confidence_method,
-        assignment=settings.assignment,
-    )
 
 
 def check_sinks(settings: Settings) -> None:

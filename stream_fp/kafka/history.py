@@ -1,23 +1,24 @@
-"""A topic as it lies there: the records of each partition between two moments, for replay.
+"""A topic as it lies there: the records of each partition between two bounds, for replay.
 
 Reads outside any group and commits nothing. What comes while it reads is left out: the ends are taken at the start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_fp.config import Settings
-from stream_fp.errors import ServiceError, TopicMissingError
+from stream_fp.errors import ConfigError, ServiceError, TopicMissingError
 from stream_fp.kafka.clients import close_within, new_admin, new_reader
+from stream_fp.kafka.ranges import Bound, Range, bound_of, check_bounds
 from stream_fp.kafka.topics import topic_layouts
-from stream_fp.messages import Record
 
 __all__ = ["Span", "TopicHistory"]
 
@@ -67,40 +68,97 @@ class TopicHistory:
         await close_within(self._reader.stop, _CLOSE_S)
         await close_within(self._admin.close, _CLOSE_S)
 
-    async def spans(self, from_us: int | None = None, to_us: int | None = None) -> list[Span]:
-        """Return what each partition holds of the records whose Kafka time stamp lies in [`from_us`, `to_us`).
+    async def spans(self) -> list[Span]:
+        """Return all that each partition of the input topic holds now.
 
         Raises
         ------
         TopicMissingError
             When there is no such topic.
         """
-        topic = self._settings.input_topic
+        found = await self.ranges([self._settings.input_topic])
+        return [Span(partition=r.partition, first=r.first, end=r.end) for r in found]
+
+    async def ranges(
+        self,
+        topics: Sequence[str],
+        *,
+        from_: Sequence[Bound] = (),
+        to: Sequence[Bound] = (),
+        look_back_us: int = 0,
+    ) -> list[Range]:
+        """Return what each partition of some topics holds between two bounds now, in order of topics and partitions.
+
+        Parameters
+        ----------
+        topics : sequence of str
+        from_, to : sequence of Bound
+            First to be taken, and first not to be taken any more; everything by default.
+        look_back_us : int
+            How much older than the first record of the range, by the time stamps of Kafka, records are read from.
+
+        Raises
+        ------
+        TopicMissingError
+            When there is no such topic.
+        ConfigError
+            When a bound names what is not replayed, or the last one lies before the first.
+        """
         try:
-            return await self._spans(from_us, to_us)
+            layouts = await topic_layouts(self._admin)
+            for topic in topics:
+                if topic not in layouts:
+                    raise TopicMissingError(topic, "input_topic")
+            replayed = {topic: layouts[topic][0] for topic in topics}
+            check_bounds(from_, replayed, "from")
+            check_bounds(to, replayed, "to")
+            partitions = [TopicPartition(topic, number) for topic, n in replayed.items() for number in range(n)]
+            return await self._ranges(partitions, from_, to, look_back_us)
         except KafkaError as error:
-            raise ServiceError(f"looking for topic `{topic}`: {error!r}") from error
+            raise ServiceError(f"looking for topics {', '.join(topics)}: {error!r}") from error
 
-    async def _spans(self, from_us: int | None, to_us: int | None) -> list[Span]:
-        reader, topic = self._reader, self._settings.input_topic
-        layouts = await topic_layouts(self._admin)
-        if topic not in layouts:
-            raise TopicMissingError(topic, "input_topic")
-        partitions = [TopicPartition(topic, number) for number in range(layouts[topic][0])]
-        oldest = await reader.beginning_offsets(partitions)
-        ends = await reader.end_offsets(partitions)
-        first = oldest if from_us is None else await self._at(partitions, from_us, ends)
-        last = ends if to_us is None else await self._at(partitions, to_us, ends)
-        return [Span(partition=p, first=first[p], end=max(first[p], min(last[p], ends[p]))) for p in partitions]
+    async def _ranges(
+        self, partitions: list[TopicPartition], from_: Sequence[Bound], to: Sequence[Bound], look_back_us: int
+    ) -> list[Range]:
+        oldest = await self._reader.beginning_offsets(partitions)
+        ends = await self._reader.end_offsets(partitions)
+        found = []
+        for p in partitions:
+            begins, stops = bound_of(from_, p), bound_of(to, p)
+            if begins and stops and (stops.offset or 0) < (begins.offset or 0) and stops.offset is not None:
+                raise ConfigError("to", f"lies before `from`: offset {stops.offset} before {begins.offset}")
+            first = min(ends[p], max(oldest[p], await self._offset_of(begins, p, oldest[p], ends[p])))
+            end = min(ends[p], max(oldest[p], await self._offset_of(stops, p, ends[p], ends[p])))
+            # Time stamps need not ascend: then the first record after the one may come behind that after the other.
+            end = max(first, end)
+            read_from = first
+            if oldest[p] < first < end and look_back_us:
+                read_from = await self._look_back(p, first, end, look_back_us)
+            older_gone = 0 < oldest[p] == read_from
+            found.append(Range(partition=p, read_from=read_from, first=first, end=end, older_gone=older_gone))
+        return found
 
-    async def _at(
-        self, partitions: Sequence[TopicPartition], moment_us: int, ends: dict[TopicPartition, int]
-    ) -> dict[TopicPartition, int]:
-        """Return the first offset at or after a moment, the end where nothing is."""
-        found = await self._reader.offsets_for_times(dict.fromkeys(partitions, -(-moment_us // 1000)))
-        return {p: ends[p] if found[p] is None else found[p].offset for p in partitions}
+    async def _offset_of(self, bound: Bound | None, partition: TopicPartition, default: int, end: int) -> int:
+        """Return the first offset at or after a bound; the end where nothing is."""
+        if bound is None:
+            return default
+        if bound.offset is not None:
+            return bound.offset
+        moment_ms = -(-(bound.time_us or 0) // 1000)
+        found = (await self._reader.offsets_for_times({partition: moment_ms}))[partition]
+        return end if found is None else int(found.offset)
 
-    async def read(self, span: Span) -> AsyncIterator[Sequence[Record]]:
+    async def _look_back(self, partition: TopicPartition, first: int, end: int, look_back_us: int) -> int:
+        """Return the offset of the first record that is so much older than the one at `first`, or younger."""
+        async with contextlib.aclosing(self.read(Span(partition=partition, first=first, end=end))) as batches:
+            records = await anext(batches, None)
+        if not records:
+            return first
+        moment_ms = max(0, records[0].timestamp - look_back_us // 1000)
+        found = (await self._reader.offsets_for_times({partition: moment_ms}))[partition]
+        return first if found is None else min(first, int(found.offset))
+
+    async def read(self, span: Span) -> AsyncGenerator[Sequence[ConsumerRecord[bytes, bytes]], None]:
         """Yield the records of a span in offset order, some at a time.
 
         Raises

@@ -10,7 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from stream_fp.config import Settings
 from stream_fp.errors import TopicMissingError
 
-__all__ = ["ensure_topics", "topic_layouts"]
+__all__ = ["ensure_topic", "ensure_topics", "topic_layouts"]
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +45,36 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[
         layouts[topic] = n_input, n_replicas
         _logger.info("created topic %s with %d partitions", topic, n_input)
     return {topic: n for topic, (n, _) in layouts.items()}
+
+
+async def ensure_topic(admin: AIOKafkaAdminClient, topic: str, *, like: str, setting: str, create: bool = True) -> int:
+    """Return the number of partitions of a topic, which is created where it is missing.
+
+    Parameters
+    ----------
+    admin : AIOKafkaAdminClient
+    topic : str
+    like : str
+        Topic whose numbers of partitions and replicas a new one gets; one partition where that is missing too.
+    setting : str
+        That names `topic`, for the error.
+    create : bool
+        Whether it may be created.
+
+    Raises
+    ------
+    TopicMissingError
+        When it is missing and may not be created.
+    """
+    layouts = await topic_layouts(admin)
+    if topic not in layouts:
+        if not create:
+            raise TopicMissingError(topic, setting)
+        n_partitions, n_replicas = layouts.get(like, (1, -1))
+        await _create(admin, NewTopic(topic, n_partitions, n_replicas))
+        _logger.info("created topic %s with %d partitions", topic, n_partitions)
+        return n_partitions
+    return layouts[topic][0]
 
 
 async def topic_layouts(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stream_fp.errors import DocumentError
 from stream_fp.outcomes import Counts
 
 __all__ = ["Edges", "ReplaySummary", "VariantResult"]
@@ -45,6 +46,27 @@ class ReplaySummary:
     dead_letters: list[str] = field(default_factory=list)
     """The first few, each with its place."""
     edges: Edges = field(default_factory=Edges)
+
+    def check(self, source: str, noun: str) -> None:
+        """Refuse a replay of nothing.
+
+        Parameters
+        ----------
+        source : str
+            What was replayed, in words.
+        noun : str
+            What `n_sources` counts.
+
+        Raises
+        ------
+        DocumentError
+            When nothing could be read, or nothing of it applied.
+        """
+        if self.unreadable and len(self.unreadable) == self.n_sources:
+            raise DocumentError(source, f"none of {self.n_sources} {noun} can be read; {self.unreadable[0]}")
+        if not self.counts.applied:
+            first = f"; first {self.dead_letters[0]}" if self.dead_letters else ""
+            raise DocumentError(source, f"expected records of sessions, found none that can be applied{first}")
 
 
 @dataclass(slots=True, kw_only=True)

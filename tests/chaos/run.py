@@ -35,9 +35,9 @@ from stream_fp.kafka.clients import new_admin
 from stream_fp.kafka.history import TopicHistory
 from stream_fp.kafka.offsets import committed_offset
 from stream_fp.kafka.progress import Progress
+from stream_fp.loading import load_classifier
 from stream_fp.outcomes import DeadLetter
 from stream_fp.predictor import Predictor
-from stream_fp.service import load_classifier
 from stream_fp.sinks.sidecar import SIDECAR_NAME
 from tests.chaos.faults import FAULTS, Fault, Scene, fault_sequence
 from tests.chaos.feed import Feeder

@@ -20,8 +20,8 @@ from offline.simulate import interleave, simulate_sessions
 from stream_fp.config import Settings
 from stream_fp.documents import adapt_document
 from stream_fp.files import find_files, read_document
-from stream_fp.replay import replay_files
-from stream_fp.service import load_classifier
+from stream_fp.loading import load_classifier
+from stream_fp.replay.files import replay_files
 from stream_fp.sinks.sidecar import SIDECAR_NAME
 from tests.conftest import TopicFactory
 from tests.support.builders import write_tiny_library

@@ -16,9 +16,9 @@ import pytest
 from stream_fp import __version__
 from stream_fp.cli import main
 from stream_fp.config import ENABLE_VARIABLE, ENV_PREFIX, Settings
+from stream_fp.loading import load_classifier
 from stream_fp.messages import Prediction
-from stream_fp.replay import replay_files
-from stream_fp.service import load_classifier
+from stream_fp.replay.files import replay_files
 from tests.support.builders import SESSION_ID, tiny_metadata, tiny_stats, write_library, write_tiny_library
 from tests.support.service import free_port
 
@@ -256,10 +256,10 @@ def test_version_is_printed(stream_fp: CommandLine) -> None:
     assert stream_fp("--version").output.decode().split() == ["stream-fp,", "version", __version__]
 
 
-def test_help_of_replay_offers_to_read_kafka_and_not_to_write_it(stream_fp: CommandLine) -> None:
+def test_help_of_replay_offers_to_read_kafka_and_no_setting_of_the_service(stream_fp: CommandLine) -> None:
     text = stream_fp("replay", "--help").output.decode()
     assert {"--model-path", "--input-topic", "--from", "--to"} <= set(text.split())
-    assert not {"--output-topic", "--group-id", "--delivery"} & set(text.split())
+    assert not {"--dead-letter-topic", "--group-id", "--delivery"} & set(text.split())
 
 
 # -------------------------------------------------------------------------------------------------------------- check
