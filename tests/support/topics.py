@@ -50,9 +50,9 @@ async def consumed(service: ServiceProcess, n_records: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def consumed_up_to_end(service: ServiceProcess) -> None:
+async def consumed_up_to_end(service: ServiceProcess, timeout_s: float = 30.0) -> None:
     """Wait until every partition that the service owns has been read up to its end, and that is committed."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(timeout_s):
         quiet = 0
         while quiet < 3:
             samples = await service.metrics()
