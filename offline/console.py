@@ -9,16 +9,27 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
-__all__ = ["command_lines", "file_progress", "program_path", "result_console", "say", "work_progress"]
+__all__ = ["command_lines", "file_progress", "program_path", "record_progress", "result_console", "say",
+           "work_progress"]  # fmt: skip
 
 #: Of tables that do not go to a terminal: wide enough for one line an archetype.
 _PLAIN_WIDTH: Final = 140
@@ -31,9 +42,10 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def result_console() -> Console:
-    """Return a console on stdout."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+def result_console(*, to_stderr: bool = False) -> Console:
+    """Return a console on stdout, or on stderr where stdout is taken by something else."""
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else _PLAIN_WIDTH)
 
 
 def program_path() -> str:
@@ -88,6 +100,71 @@ def work_progress(noun: str) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[stage], completed=n_done)
 
         yield tell
+
+
+@contextlib.contextmanager
+def record_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told how many records are done, and of how many: with their speed and the time left.
+
+    Parameters
+    ----------
+    label : str
+        What is done with them.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _say_records(label)
+        return
+    bar = ProgressBar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    with bar:
+        task = bar.add_task(label, total=None)
+        yield lambda n_done, n_all: bar.update(task, completed=n_done, total=n_all)
+
+
+class _SpeedColumn(ProgressColumn):
+    """Records a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the speed of late, or at the end that of the whole."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f} records/s", style="progress.data.speed")
+
+
+def _say_records(label: str) -> Callable[[int, int], None]:
+    # About ten lines, however many records there are.
+    began, said = time.monotonic(), -1
+
+    def tell(n_done: int, n_all: int) -> None:
+        nonlocal said
+        tenth = 10 * n_done // max(1, n_all)
+        if tenth <= said or (tenth == 0 and n_done < n_all):
+            return
+        said = tenth
+        speed = n_done / max(time.monotonic() - began, 1e-9)
+        left = f", {_spelled(round((n_all - n_done) / max(speed, 1e-9)))} left" if n_done < n_all else ""
+        say(f"{label}: {n_done:,} of {n_all:,} records, {speed:,.0f} records/s{left}")
+
+    return tell
+
+
+def _spelled(seconds: int) -> str:
+    """Spell a duration.
+
+    Examples
+    --------
+    >>> _spelled(7), _spelled(3725)
+    ('0:07', '1:02:05')
+    """
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def file_progress() -> contextlib.AbstractContextManager[Callable[[str, int, int], None]]:

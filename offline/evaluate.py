@@ -15,8 +15,9 @@ import numpy.typing as npt
 from sklearn.metrics import silhouette_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from offline.baselines import Baselines, check_tables
+from offline.baselines import check_tables
 from offline.dataset import Dataset
+from offline.guesses import Came, Moments, Named, judged_beside_guesses
 from offline.judging import Judged, judge
 from offline.pictures import overall_phase_rates, picture
 from offline.report import CheckpointReport, Report, TrainingPeriod
@@ -153,37 +154,18 @@ def _judged(  # noqa: PLR0917 - one checkpoint of the evaluation
         rests[row] = forecast.outcomes
         so_far_pct = range_of_log(float(vector[RANGE]))
         ranges[row] = final_range_pct(library.archetypes[named.archetype_id], so_far_pct, forecast)
-    guesses = Baselines(arrays.baselines, session_types, cut.dominant_regimes)
-    mean = guesses.rest_mean()
-    # Archetypes that no training session had at this checkpoint are not among the columns of the tables.
-    places = np.array(arrays.archetype_ids)
-    is_label = (labels[cut.rows][:, None] == places[None]).astype(np.float64)
-    return Judged(
-        days=dataset.days()[cut.rows],
-        months=[dataset.dates[row][:7] for row in cut.rows],
-        session_types=[session_type or "unknown" for session_type in session_types],
-        labels=labels[cut.rows],
-        probabilities=probabilities,
-        by_type=_spread(guesses.archetypes_by_type(), places, n_archetypes),
-        by_type_regime=_spread(guesses.archetypes_by_type_regime(), places, n_archetypes),
-        by_full_centroid=by_full,
-        rests=cut.rests,
-        rest_forecasts=np.where(np.isnan(rests), mean, rests),
-        rest_by_type=guesses.rest_by_type(),
-        rest_by_type_regime=guesses.rest_by_type_regime(),
-        rest_by_true_archetype=guesses.rest_by_archetype(is_label),
-        rest_mean=mean,
-        range_pct=dataset.range_pct[cut.rows],
-        range_forecasts=ranges,
-        range_by_ratio=guesses.range_by_ratio(cut.range_so_far_pct),
-        range_by_type=guesses.range_by_type(),
+    return judged_beside_guesses(
+        Moments(
+            days=dataset.days()[cut.rows],
+            months=[dataset.dates[row][:7] for row in cut.rows],
+            session_types=session_types,
+            regimes=cut.dominant_regimes,
+            range_so_far_pct=cut.range_so_far_pct,
+        ),
+        Named(probabilities=probabilities, by_full_centroid=by_full, rests=rests, ranges_pct=ranges),
+        Came(labels=labels[cut.rows], rests=cut.rests, range_pct=dataset.range_pct[cut.rows]),
+        arrays,
     )
-
-
-def _spread(probabilities: Array, places: Ints, n_archetypes: int) -> Array:
-    wide = np.zeros((len(probabilities), n_archetypes))
-    wide[:, places] = probabilities
-    return wide
 
 
 def _silhouette(scaled: Array, labels: Ints) -> float:

@@ -5,6 +5,7 @@ Pure: arrays of predictions, truth and baselines in, `CheckpointReport` out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ from offline.scores import (
 )
 from stream_fp.prefix_model import OUTCOMES, QUANTILES
 
-__all__ = ["Judged", "judge"]
+__all__ = ["Judged", "group_scores", "is_covered", "judge", "pinball_by_quantile"]
 
 Array = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -87,9 +88,11 @@ def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
         (("session type and regime", guess), ("session type", by_type)), key=lambda named: named[1].is_right.sum()
     )
     confidences = judged.probabilities.max(axis=1)
-    pinball = _pinball(judged, judged.range_forecasts)
-    ratio_pinball, type_pinball = _pinball(judged, judged.range_by_ratio), _pinball(judged, judged.range_by_type)
-    is_covered = _is_covered(judged, judged.range_forecasts)
+    pinball, ratio_pinball, type_pinball = (
+        pinball_by_quantile(judged.range_pct, forecasts)
+        for forecasts in (judged.range_forecasts, judged.range_by_ratio, judged.range_by_type)
+    )
+    within = is_covered(judged.range_pct, judged.range_forecasts)
     by_type_regime = _rest_r2(judged, judged.rest_by_type_regime)
     true_archetype = _rest_r2(judged, judged.rest_by_true_archetype)
     return CheckpointReport(
@@ -140,14 +143,64 @@ def judge(judged: Judged, seed: int = 0) -> CheckpointReport:
         baseline_type_pinball_p90=float(type_pinball[:, 2].mean()),
         pinball_ratio=_over(float(pinball.sum()), float(ratio_pinball.sum())),
         pinball_ratio_interval=_interval(samples.ratio(pinball.sum(axis=1), ratio_pinball.sum(axis=1))),
-        coverage_80=float(is_covered.mean()),
-        coverage_80_interval=_interval(samples.mean(is_covered)),
+        coverage_80=float(within.mean()),
+        coverage_80_interval=_interval(samples.mean(within)),
         mean_width_pct=float((judged.range_forecasts[:, 2] - judged.range_forecasts[:, 0]).mean()),
-        baseline_ratio_coverage_80=float(_is_covered(judged, judged.range_by_ratio).mean()),
-        baseline_type_coverage_80=float(_is_covered(judged, judged.range_by_type).mean()),
-        by_month=_groups(judged, judged.months, model, guess, is_covered),
-        by_session_type=_groups(judged, judged.session_types, model, guess, is_covered),
+        baseline_ratio_coverage_80=float(is_covered(judged.range_pct, judged.range_by_ratio).mean()),
+        baseline_type_coverage_80=float(is_covered(judged.range_pct, judged.range_by_type).mean()),
+        by_month=group_scores(judged, judged.months),
+        by_session_type=group_scores(judged, judged.session_types),
     )
+
+
+def group_scores(judged: Judged, names: Sequence[str]) -> dict[str, Group]:
+    """Judge the sessions of each group by themselves.
+
+    Parameters
+    ----------
+    judged : Judged
+    names : sequence of str
+        Group of each session.
+
+    Returns
+    -------
+    dict of str to Group
+        In the order of the names.
+    """
+    keys = np.array(names)
+    model, guess = _Scores(judged.probabilities, judged.labels), _Scores(judged.by_type_regime, judged.labels)
+    within = is_covered(judged.range_pct, judged.range_forecasts)
+    pinball = pinball_by_quantile(judged.range_pct, judged.range_forecasts).sum(axis=1)
+    ratio_pinball = pinball_by_quantile(judged.range_pct, judged.range_by_ratio).sum(axis=1)
+    return {
+        str(name): Group(
+            n=int(members.sum()),
+            accuracy=float(model.is_right[members].mean()),
+            log_loss=float(model.log_loss[members].mean()),
+            baseline_type_regime_accuracy=float(guess.is_right[members].mean()),
+            baseline_type_regime_log_loss=float(guess.log_loss[members].mean()),
+            coverage_80=float(within[members].mean()),
+            pinball_ratio=_over(float(pinball[members].sum()), float(ratio_pinball[members].sum())),
+            rest_r2_mean=_group_r2(judged, members, judged.rest_forecasts),
+            baseline_type_regime_rest_r2_mean=_group_r2(judged, members, judged.rest_by_type_regime),
+        )
+        for name in np.unique(keys)
+        for members in (keys == name,)
+    }
+
+
+def pinball_by_quantile(range_pct: Array, forecasts: Array) -> Array:
+    """Return the pinball loss of P10, P50 and P90, shape (n, 3), of ranges (n,) and their forecasts (n, 3)."""
+    return np.column_stack(
+        [pinball_losses(range_pct, forecasts[:, i], quantile) for i, quantile in enumerate(QUANTILES)]
+    )
+
+
+def is_covered(range_pct: Array, forecasts: Array) -> Array:
+    """Return 1 where a range lies between P10 and P90 of its forecast and 0 elsewhere, shape (n,)."""
+    # Where the range has stopped growing, P10 is the range itself but for the last bit of a logarithm.
+    slack = _ROUNDING * range_pct
+    return ((range_pct + slack >= forecasts[:, 0]) & (range_pct - slack <= forecasts[:, 2])).astype(np.float64)
 
 
 class _Scores:
@@ -206,42 +259,7 @@ def _rest_r2_interval(judged: Judged, samples: WeekBootstrap) -> tuple[float, fl
     return samples.interval((1.0 - errors[:, known] / spread[:, known]).mean(axis=1))
 
 
-def _pinball(judged: Judged, forecasts: Array) -> Array:
-    return np.column_stack(
-        [pinball_losses(judged.range_pct, forecasts[:, i], quantile) for i, quantile in enumerate(QUANTILES)]
-    )
-
-
-def _is_covered(judged: Judged, forecasts: Array) -> Array:
-    # Where the range has stopped growing, P10 is the range itself but for the last bit of a logarithm.
-    slack = _ROUNDING * judged.range_pct
-    return ((judged.range_pct + slack >= forecasts[:, 0]) & (judged.range_pct - slack <= forecasts[:, 2])).astype(
-        np.float64
-    )
-
-
 def _group_r2(judged: Judged, members: npt.NDArray[np.bool_], found: Array) -> float | None:
     scores = r2_scores(judged.rests[members], found[members], judged.rest_mean)
     known = scores[~np.isnan(scores)]
     return float(known.mean()) if len(known) else None
-
-
-def _groups(judged: Judged, names: list[str], model: _Scores, guess: _Scores, is_covered: Array) -> dict[str, Group]:
-    keys = np.array(names)
-    pinball = _pinball(judged, judged.range_forecasts).sum(axis=1)
-    ratio_pinball = _pinball(judged, judged.range_by_ratio).sum(axis=1)
-    return {
-        str(name): Group(
-            n=int(members.sum()),
-            accuracy=float(model.is_right[members].mean()),
-            log_loss=float(model.log_loss[members].mean()),
-            baseline_type_regime_accuracy=float(guess.is_right[members].mean()),
-            baseline_type_regime_log_loss=float(guess.log_loss[members].mean()),
-            coverage_80=float(is_covered[members].mean()),
-            pinball_ratio=_over(float(pinball[members].sum()), float(ratio_pinball[members].sum())),
-            rest_r2_mean=_group_r2(judged, members, judged.rest_forecasts),
-            baseline_type_regime_rest_r2_mean=_group_r2(judged, members, judged.rest_by_type_regime),
-        )
-        for name in np.unique(keys)
-        for members in (keys == name,)
-    }

@@ -35,6 +35,7 @@ __all__ = [
     "RestR2",
     "TrainingPeriod",
     "decode_report",
+    "encode_finite",
     "encode_report",
 ]
 
@@ -346,11 +347,22 @@ def encode_report(report: Report) -> bytes:
     Raises
     ------
     ValueError
+        When a number is not finite.
+    """
+    return encode_finite(report)
+
+
+def encode_finite(found: Struct) -> bytes:
+    """Return a structure as indented JSON.
+
+    Raises
+    ------
+    ValueError
         When a number is not finite: JSON has no NaN, and a silent null would be read as "not computed".
     """
-    for place, number in _non_finite("$", msgspec.to_builtins(report)):
+    for place, number in _non_finite("$", msgspec.to_builtins(found)):
         raise ValueError(f"a report holds finite numbers or null, got {number} - at `{place}`")
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
 
 
 def decode_report(content: bytes, *, where: str = "report.json") -> Report:

@@ -44,6 +44,7 @@ from offline.report_svg import (
 from offline.report_words import (
     BASELINES,
     MISSING,
+    Judgement,
     checkpoint_label,
     number,
     ordered_checkpoints,
@@ -89,12 +90,12 @@ def reliability_chart(checkpoint: CheckpointReport, name: str) -> Markup:
         return inline_svg(figure, name=name, description="Accuracy by confidence, with the number of sessions")
 
 
-def score_chart(report: Report, score: str, label: str, name: str, *, as_percent: bool = False) -> Markup:
+def score_chart(report: Judgement, score: str, label: str, name: str, *, as_percent: bool = False) -> Markup:
     """Draw a score of the model, with its interval, and of the baselines, by checkpoint.
 
     Parameters
     ----------
-    report : Report
+    report : Report, or another judgement
     score : str
         Name of the field: ``accuracy``, ``log_loss`` or ``brier``.
     label : str
@@ -129,9 +130,17 @@ def score_chart(report: Report, score: str, label: str, name: str, *, as_percent
         return _finished(figure, axes, name, f"{label} by checkpoint, beside the baselines", bool(judged))
 
 
-def confusion_chart(report: Report, checkpoint: CheckpointReport, name: str) -> Markup:
-    """Draw which archetype was predicted for which true one, in shares of the true one's sessions."""
-    names = {picture.archetype_id: picture.name for picture in report.archetypes}
+def confusion_chart(names: Mapping[int, str], checkpoint: CheckpointReport, name: str) -> Markup:
+    """Draw which archetype was predicted for which true one, in shares of the true one's sessions.
+
+    Parameters
+    ----------
+    names : mapping of int to str
+        Of the archetypes, by id.
+    checkpoint : CheckpointReport
+    name : str
+        Unique within the page.
+    """
     rows = checkpoint.confusion
     n_columns = max((len(row) for row in rows), default=0)
     with drawing():
@@ -174,7 +183,7 @@ def pinball_chart(checkpoint: CheckpointReport, name: str) -> Markup:
         return _finished(figure, axes, name, "Pinball loss of the range forecast and two baselines", checkpoint.n > 0)
 
 
-def coverage_chart(report: Report, name: str) -> Markup:
+def coverage_chart(report: Judgement, name: str) -> Markup:
     """Draw how often the range ended up within the 80 % band, by checkpoint."""
     judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     with drawing():
@@ -194,7 +203,7 @@ def coverage_chart(report: Report, name: str) -> Markup:
         return _finished(figure, axes, name, "Coverage of the 80 % band by checkpoint", bool(judged))
 
 
-def pinball_ratio_chart(report: Report, name: str) -> Markup:
+def pinball_ratio_chart(report: Judgement, name: str) -> Markup:
     """Draw the forecast's pinball loss over that of the usual growth, by checkpoint."""
     judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     with drawing():

@@ -32,6 +32,7 @@ from offline.report_svg import (
     tidy,
 )
 from offline.report_words import MISSING, checkpoint_label, number, percent, phase_name, usual_confidence
+from offline.scores import wilson_interval
 from stream_fp.phases import PHASES
 
 __all__ = [
@@ -120,7 +121,7 @@ def _draw_accuracy(axes: Axes, reliability: Reliability, scale: float) -> None:
     for confidence, accuracy, n in zip(reliability.mean_confidence, reliability.accuracy, reliability.n, strict=True):
         if confidence is None or accuracy is None or not n:
             continue
-        low, high = _wilson(accuracy, n)
+        low, high = wilson_interval(accuracy, n)
         axes.plot([confidence, confidence], [low, high], color=BLUE, linewidth=1.6 * scale, alpha=0.45)
         # Area by number of sessions: what is drawn small is known badly.
         size = scale * (3 + 9 * math.sqrt(n / max(reliability.n)))
@@ -250,14 +251,6 @@ def _enlarge(axes: Axes, scale: float) -> None:
 
 def _change(rate: float | None, overall: float | None) -> float | None:
     return None if rate is None or not overall else rate / overall - 1
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `n` (Wilson 1927), which stays within 0 and 1 and bears small `n`."""
-    z = 1.96
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
 
 
 def _checkpoint_text(checkpoint: str) -> str:

@@ -6,13 +6,14 @@ Pure. A number that is not there is a dash; what an interval does not settle is 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Protocol
 
-from offline.report import CheckpointReport, Interval, Reliability, Report
+from offline.report import CheckpointReport, Interval, Reliability, TrainingPeriod
 
 __all__ = [
     "BASELINES",
     "MISSING",
+    "Judgement",
     "checkpoint_label",
     "interval_text",
     "main_checkpoint",
@@ -42,6 +43,30 @@ _FEW_SESSIONS: Final = 50
 #: Beyond these a band that should hold 80 % misleads whoever acts on it.
 _LEAST_COVERAGE: Final = 0.7
 _MOST_COVERAGE: Final = 0.9
+
+
+class Judgement(Protocol):
+    """Predictions that were judged: an evaluation's `Report`, or a backtest."""
+
+    @property
+    def checkpoints(self) -> dict[str, CheckpointReport]:
+        """By checkpoint in per cent of the session."""
+
+    @property
+    def first_date(self) -> str:
+        """Date of the earliest session judged."""
+
+    @property
+    def last_date(self) -> str:
+        """Date of the latest session judged."""
+
+    @property
+    def n_sessions(self) -> int:
+        """Sessions judged."""
+
+    @property
+    def training(self) -> TrainingPeriod:
+        """What the library was learned from."""
 
 
 def percent(share: float | None, decimals: int = 0) -> str:
@@ -95,12 +120,12 @@ def checkpoint_label(checkpoint: str) -> str:
     return f"{checkpoint}\u00a0%"
 
 
-def ordered_checkpoints(report: Report) -> list[tuple[str, CheckpointReport]]:
+def ordered_checkpoints(report: Judgement) -> list[tuple[str, CheckpointReport]]:
     """Return the checkpoints, the earliest first."""
     return sorted(report.checkpoints.items(), key=lambda item: (_as_number(item[0]), item[0]))
 
 
-def main_checkpoint(report: Report) -> str | None:
+def main_checkpoint(report: Judgement) -> str | None:
     """Return the checkpoint that heads the report: the one nearest to the usual one at which sessions were judged."""
     judged = [key for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     return min(judged, key=lambda key: abs(_as_number(key) - _USUAL_CHECKPOINT), default=None)
@@ -118,7 +143,7 @@ def usual_confidence(reliability: Reliability) -> tuple[float, float] | None:
     return min(bins, key=lambda found: abs(found[0] - _EXAMPLE_CONFIDENCE), default=None)
 
 
-def verdict(report: Report) -> list[str]:
+def verdict(report: Judgement) -> list[str]:
     """Say in plain sentences what the numbers mean."""
     key = main_checkpoint(report)
     if key is None:
@@ -149,7 +174,7 @@ def _archetype_sentence(key: str, checkpoint: CheckpointReport) -> str:
     return f"{sentence} The difference may be chance ({points} points)."
 
 
-def _warnings(report: Report, checkpoint: CheckpointReport) -> list[str]:
+def _warnings(report: Judgement, checkpoint: CheckpointReport) -> list[str]:
     """Say first what keeps the figures from being believed."""
     found = []
     if report.first_date <= report.training.last_date:
@@ -193,7 +218,7 @@ def _rest_sentence(checkpoint: CheckpointReport) -> str:
     )
 
 
-def _period_sentence(report: Report) -> str:
+def _period_sentence(report: Judgement) -> str:
     sentence = f"{report.n_sessions:,} sessions from {report.first_date} to {report.last_date} were judged"
     # ISO 8601 dates sort as text.
     if report.training.last_date < report.first_date:
@@ -201,7 +226,7 @@ def _period_sentence(report: Report) -> str:
     return f"{sentence}; the library was learned from sessions of {_period(report)}."
 
 
-def _period(report: Report) -> str:
+def _period(report: Judgement) -> str:
     return f"{report.training.first_date} to {report.training.last_date}"
 
 

@@ -5,6 +5,7 @@ Pure numpy. Lower is better for losses; R2 is out of sample, against the mean of
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = [
     "log_losses",
     "pinball_losses",
     "r2_scores",
+    "wilson_interval",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -93,3 +95,17 @@ def r2_scores(truth: Array, found: Array, mean: Array) -> Array:
     errors = np.nansum(np.square(truth - found), axis=0)
     spread = np.nansum(np.square(truth - mean), axis=0)
     return np.where(spread > 0, 1.0 - errors / np.where(spread > 0, spread, 1.0), np.nan)
+
+
+def wilson_interval(share: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of `n` (Wilson 1927), which stays within 0 and 1 and bears small `n`.
+
+    Examples
+    --------
+    >>> [round(bound, 3) for bound in wilson_interval(0.8, 10)]
+    [0.49, 0.943]
+    """
+    z = 1.96
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
