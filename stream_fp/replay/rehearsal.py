@@ -37,7 +37,7 @@ from stream_fp.replay.pace import Merge, Pace, event_time_us
 from stream_fp.replay.sources import FileSource, OpenFiles, Source, TopicSource
 from stream_fp.times import format_us, zone_of
 
-__all__ = ["RehearsalSummary", "rehearse_files", "rehearse_topics"]
+__all__ = ["Clock", "Outbox", "RehearsalSummary", "Sink", "play", "rehearse_files", "rehearse_topics"]
 
 _logger = logging.getLogger(__name__)
 
@@ -448,7 +448,8 @@ class Outbox:
             partition = source.partition
         else:
             partition = source.partition % self._n_partitions if key is None else self._partition_of_key(key)
-        headers = getattr(record, "headers", ())
+        # Records of files have none.
+        headers: list[tuple[str, bytes]] = getattr(record, "headers", [])
         batch = self._open.get(partition)
         if batch is None or batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
             if batch is not None:
