@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 import pytest
+import zstandard
 
 from offline.dataset import Dataset, load_dataset
 from offline.simulate import interleave, simulate_sessions
@@ -149,6 +152,29 @@ def test_one_broken_file_is_counted_and_the_others_are_read(tmp_path: Path, cont
     assert dataset.session_ids == ("NY_AM_2025-07-29",)
     assert dataset.skipped == {reason: 1}
     assert "bad.json" in dataset.remarks[0]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_packed_sessions_are_the_sessions(tmp_path: Path, suffix: str) -> None:
+    lines = simulated(tmp_path / "sessions.jsonl", 10)
+    packed = tmp_path / f"packed{suffix}"
+    if suffix == ".parquet":
+        pl.DataFrame({"value": lines.read_text().splitlines()}).write_parquet(packed)
+    else:
+        pack = gzip.compress if suffix == ".jsonl.gz" else zstandard.ZstdCompressor().compress
+        packed.write_bytes(pack(lines.read_bytes()))
+    assert_same(load_dataset(packed), load_dataset(lines))
+
+
+def test_archive_that_is_cut_off_is_counted_and_the_sessions_before_are_kept(tmp_path: Path) -> None:
+    lines = simulated(tmp_path / "sessions.jsonl", 60)
+    packed = tmp_path / "sessions.jsonl.gz"
+    content = gzip.compress(lines.read_bytes())
+    packed.write_bytes(content[: len(content) * 3 // 4])
+    dataset = load_dataset(packed)
+    assert 10 < len(dataset) < len(load_dataset(lines))
+    assert dataset.skipped["file: unreadable"] == 1
+    assert any("reading ended after line" in remark for remark in dataset.remarks)
 
 
 def test_empty_file_of_messages_is_counted(tmp_path: Path) -> None:
