@@ -17,6 +17,7 @@ from typing import Final
 from rich.console import Console
 
 from offline.backtest.outcomes import parquet_bytes, read_outcomes
+from offline.backtest.page import render_backtest_page
 from offline.backtest.results import BACKTEST_FILES, Backtest, encode_backtest
 from offline.backtest.scoring import Replayed, load_replayed, score
 from offline.backtest.tables import print_backtest
@@ -97,7 +98,10 @@ def _places(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _write(console: Console, folder: Path, rows_path: Path, replayed: Replayed, found: Backtest) -> None:
+    page = render_backtest_page(found, replayed)
     with rows_path.open("rb") as file:
         write_whole(_SETTING, folder / "outcomes.jsonl", iter(lambda: file.read(_CHUNK_BYTES), b""))
     write_whole(_SETTING, folder / "outcomes.parquet", [parquet_bytes(replayed.table)])
     write_whole(_SETTING, folder / "backtest.json", [encode_backtest(found)])
+    write_whole(_SETTING, folder / "report.html", [page.encode()])
+    console.print(f"\nBacktest written to {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

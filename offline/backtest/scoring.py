@@ -268,18 +268,18 @@ def _notes(replayed: Replayed, shown: pl.DataFrame, known: Bools, unseen: Bools,
         days = [day for day, judged in zip(table["date"], known, strict=True) if judged]
         n_within = sum(training.first_date <= day <= training.last_date for day in days)
         notes.append(
-            f"IN SAMPLE: no session lies after the training period ({period}) and a day; {n_within} of {len(days)} "
+            f"IN SAMPLE: no session lies after the training period ({period}) and a day; {n_within:,} of {len(days):,} "
             "predictions are of sessions within it. The figures flatter the library: this is no backtest"
         )
     elif n_before := int((known & ~unseen).sum()):
         notes.append(
-            f"{n_before} predictions of sessions up to the end of the training period ({period}) or within a day of it "
-            "are not in the figures; the list of sessions has them"
+            f"{n_before:,} predictions of sessions up to the end of the training period ({period}) or within a day of "
+            "it are not in the figures; the list of sessions has them"
         )
     if n_cut := int(shown["is_cut_at_start"].sum()):
-        notes.append(f"{n_cut} judged predictions are of sessions that began before the records, or may have")
+        notes.append(f"{n_cut:,} judged predictions are of sessions that began before the records, or may have")
     if n_open := int((table["outcome"] == "open").sum()):
-        notes.append(f"{n_open} predictions are of sessions not over where the records end: what came is not known")
+        notes.append(f"{n_open:,} predictions are of sessions not over where the records end: what came is not known")
     few = [
         f"{checkpoint_pct:g} %"
         for (checkpoint_pct,), rows in shown.group_by(["checkpoint_pct"], maintain_order=True)
