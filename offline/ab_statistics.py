@@ -1,4 +1,4 @@
-"""Which differences between cells of the A/B grid are more than chance, however many cells there are.
+"""Which differences are more than chance, however many there are: between cells of the A/B grid, and of backtests.
 
 Pure. Two things can differ. The log loss, which probabilities are for: its band is widened so that all pairs of cells
 hold at once (largest studentised difference over all pairs, in the same samples of days), hence also the pair of any
@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from offline.ab_results import DecidedBy, Verdict
 from offline.report import Interval
 
-__all__ = ["holm", "mcnemar", "simultaneous_bands", "verdict_of"]
+__all__ = ["holm", "joint_bands", "mcnemar", "simultaneous_bands", "verdict_of"]
 
 Array = npt.NDArray[np.float64]
 
@@ -74,14 +74,37 @@ def simultaneous_bands(samples: Array, means: Array, reference: int) -> tuple[Ar
     centered = samples - means
     largest = np.zeros(len(samples))
     for column in range(len(means) - 1):
-        errors = centered[:, column, None] - centered[:, column + 1 :]
-        spread = errors.std(axis=0)
-        differ = spread > _NO_SPREAD
-        if differ.any():
-            largest = np.maximum(largest, (np.abs(errors[:, differ]) / spread[differ]).max(axis=1))
+        largest = np.maximum(largest, _largest(centered[:, column, None] - centered[:, column + 1 :]))
     reach = np.quantile(largest, 1.0 - _LEVEL) * (centered - centered[:, [reference]]).std(axis=0)
     differences = means - means[reference]
     return differences - reach, differences + reach
+
+
+def joint_bands(samples: Array, differences: Array) -> tuple[Array, Array]:
+    """Return bands of differences which hold for all of them at once, whatever each is a difference of.
+
+    Parameters
+    ----------
+    samples : ndarray of shape (n_samples, n_differences)
+        In the same bootstrap samples.
+    differences : ndarray of shape (n_differences,)
+
+    Returns
+    -------
+    low, high : ndarray of shape (n_differences,)
+    """
+    centered = samples - differences
+    reach = np.quantile(_largest(centered), 1.0 - _LEVEL) * centered.std(axis=0)
+    return differences - reach, differences + reach
+
+
+def _largest(errors: Array) -> Array:
+    """Return the largest studentised error in each sample, shape (n_samples,); those without a spread do not count."""
+    spread = errors.std(axis=0)
+    differ = spread > _NO_SPREAD
+    if not differ.any():
+        return np.zeros(len(errors))
+    return np.asarray((np.abs(errors[:, differ]) / spread[differ]).max(axis=1))
 
 
 def verdict_of(band: Interval, accuracy_difference: float, p_holm: float) -> tuple[Verdict, DecidedBy]:

@@ -53,10 +53,15 @@ from offline.report_words import (
 )
 
 __all__ = [
+    "CHART_WIDTH",
     "archetype_chart",
     "confusion_chart",
     "coverage_chart",
+    "finished",
+    "group_chart",
+    "label_sparsely",
     "month_chart",
+    "percent_axis",
     "pinball_chart",
     "pinball_ratio_chart",
     "reliability_chart",
@@ -65,7 +70,8 @@ __all__ = [
     "session_type_chart",
 ]
 
-_WIDTH: Final = 400
+#: Of every chart in pixels: fits a phone.
+CHART_WIDTH: Final = 400
 _COLORS: Final = {
     "baseline_type_regime": ORANGE,
     "baseline_type": PURPLE,
@@ -85,7 +91,7 @@ _OUTCOMES: Final = {"mean": "mean", "range": "range", "volatility": "volatility"
 def reliability_chart(checkpoint: CheckpointReport, name: str) -> Markup:
     """Draw accuracy by confidence, with the number of sessions in each bin."""
     with drawing():
-        figure = new_figure(_WIDTH, 390)
+        figure = new_figure(CHART_WIDTH, 390)
         draw_reliability(figure, checkpoint)
         return inline_svg(figure, name=name, description="Accuracy by confidence, with the number of sessions")
 
@@ -106,7 +112,7 @@ def score_chart(report: Judgement, score: str, label: str, name: str, *, as_perc
     """
     judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     with drawing():
-        figure = new_figure(_WIDTH, 330)
+        figure = new_figure(CHART_WIDTH, 330)
         axes = figure.subplots()
         places = range(len(judged))
         for baseline, title in BASELINES.items():
@@ -126,8 +132,8 @@ def score_chart(report: Judgement, score: str, label: str, name: str, *, as_perc
         _label_checkpoints(axes, [key for key, _ in judged])
         axes.set_ylabel(label)
         if as_percent:
-            _as_percent(axes)
-        return _finished(figure, axes, name, f"{label} by checkpoint, beside the baselines", bool(judged))
+            percent_axis(axes)
+        return finished(figure, axes, name, f"{label} by checkpoint, beside the baselines", bool(judged))
 
 
 def confusion_chart(names: Mapping[int, str], checkpoint: CheckpointReport, name: str) -> Markup:
@@ -144,7 +150,7 @@ def confusion_chart(names: Mapping[int, str], checkpoint: CheckpointReport, name
     rows = checkpoint.confusion
     n_columns = max((len(row) for row in rows), default=0)
     with drawing():
-        figure = new_figure(_WIDTH + 60, 110 + 44 * max(2, len(rows)))
+        figure = new_figure(CHART_WIDTH + 60, 110 + 44 * max(2, len(rows)))
         axes = figure.subplots()
         if not n_columns:
             say_nothing_to_draw(axes)
@@ -170,7 +176,7 @@ def pinball_chart(checkpoint: CheckpointReport, name: str) -> Markup:
         "baseline_type_": ("Session type", PURPLE),
     }
     with drawing():
-        figure = new_figure(_WIDTH, 290)
+        figure = new_figure(CHART_WIDTH, 290)
         axes = figure.subplots()
         for i, (prefix, (title, color)) in enumerate(who.items()):
             values = [getattr(checkpoint, f"{prefix}pinball_{quantile}") for quantile in ("p10", "p50", "p90")]
@@ -180,14 +186,14 @@ def pinball_chart(checkpoint: CheckpointReport, name: str) -> Markup:
         axes.set_xticks(range(3), ["P10", "P50", "P90"])
         axes.set_ylabel("pinball loss, % of price")
         axes.margins(y=0.12)
-        return _finished(figure, axes, name, "Pinball loss of the range forecast and two baselines", checkpoint.n > 0)
+        return finished(figure, axes, name, "Pinball loss of the range forecast and two baselines", checkpoint.n > 0)
 
 
 def coverage_chart(report: Judgement, name: str) -> Markup:
     """Draw how often the range ended up within the 80 % band, by checkpoint."""
     judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     with drawing():
-        figure = new_figure(_WIDTH, 290)
+        figure = new_figure(CHART_WIDTH, 290)
         axes = figure.subplots()
         axes.axhline(0.8, color=INK, linewidth=1, linestyle=(0, (4, 3)), label="meant: 80 %")
         ratio = [checkpoint.baseline_ratio_coverage_80 for _, checkpoint in judged]
@@ -199,22 +205,22 @@ def coverage_chart(report: Judgement, name: str) -> Markup:
         _label_checkpoints(axes, [key for key, _ in judged])
         low, high = axes.get_ylim()
         axes.set(ylabel="ranges within the 80 % band", ylim=(min(low, 0.7), max(high, 0.9)))
-        _as_percent(axes)
-        return _finished(figure, axes, name, "Coverage of the 80 % band by checkpoint", bool(judged))
+        percent_axis(axes)
+        return finished(figure, axes, name, "Coverage of the 80 % band by checkpoint", bool(judged))
 
 
 def pinball_ratio_chart(report: Judgement, name: str) -> Markup:
     """Draw the forecast's pinball loss over that of the usual growth, by checkpoint."""
     judged = [(key, checkpoint) for key, checkpoint in ordered_checkpoints(report) if checkpoint.n]
     with drawing():
-        figure = new_figure(_WIDTH, 290)
+        figure = new_figure(CHART_WIDTH, 290)
         axes = figure.subplots()
         axes.axhline(1, color=VERMILION, linewidth=1.3, label="Usual growth")
         values = [checkpoint.pinball_ratio for _, checkpoint in judged]
         _draw_with_intervals(axes, values, [checkpoint.pinball_ratio_interval for _, checkpoint in judged], "Forecast")
         _label_checkpoints(axes, [key for key, _ in judged])
         axes.set_ylabel("pinball loss, ratio")
-        return _finished(figure, axes, name, "Pinball loss over that of the usual growth by checkpoint", bool(judged))
+        return finished(figure, axes, name, "Pinball loss over that of the usual growth by checkpoint", bool(judged))
 
 
 def rest_chart(checkpoint: CheckpointReport, name: str) -> Markup:
@@ -227,7 +233,7 @@ def rest_chart(checkpoint: CheckpointReport, name: str) -> Markup:
     )
     outcomes = [*_OUTCOMES, *(field for field in RestR2.__struct_fields__ if field not in _OUTCOMES)]
     with drawing():
-        figure = new_figure(_WIDTH + 80, 720)
+        figure = new_figure(CHART_WIDTH + 80, 720)
         axes = figure.subplots()
         axes.axvline(0, color=GREY, linewidth=0.9)
         for i, (title, r2, color) in enumerate(who):
@@ -242,16 +248,14 @@ def rest_chart(checkpoint: CheckpointReport, name: str) -> Markup:
         low, high = axes.get_xlim()
         axes.set(ylim=(len(outcomes) - 0.45, -0.55), xlim=(min(low, -0.08) * 1.15, max(high * 1.12, 0.1)))
         axes.set_xlabel("R² of the rest of the session: 0 knows no more than the mean, 1 all")
-        return _finished(
-            figure, axes, name, "R2 of each outcome of the rest of the session", checkpoint.n > 0, grid="x"
-        )
+        return finished(figure, axes, name, "R2 of each outcome of the rest of the session", checkpoint.n > 0, grid="x")
 
 
 def month_chart(groups: Mapping[str, Group], name: str) -> Markup:
     """Draw accuracy by month beside the baseline, with the number of sessions."""
     judged = [(month, group) for month, group in sorted(groups.items()) if group.n]
     with drawing():
-        figure = new_figure(_WIDTH, 300)
+        figure = new_figure(CHART_WIDTH, 300)
         axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         places = range(len(judged))
         baseline = [group.baseline_type_regime_accuracy for _, group in judged]
@@ -259,14 +263,14 @@ def month_chart(groups: Mapping[str, Group], name: str) -> Markup:
         model = [group.accuracy for _, group in judged]
         axes.plot(places, model, color=BLUE, marker="o", markersize=6, linewidth=1.8, label="Model")
         axes.set_ylabel("accuracy")
-        _as_percent(axes)
+        percent_axis(axes)
         axes.tick_params(labelbottom=False)
         counts.bar(places, [group.n for _, group in judged], 0.6, color=SKY)
         counts.set_ylabel("sessions")
         counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        _label_sparsely(counts, [as_label(month, 10) for month, _ in judged])
+        label_sparsely(counts, [as_label(month, 10) for month, _ in judged])
         tidy(counts)
-        return _finished(figure, axes, name, "Accuracy by month beside the baseline", bool(judged))
+        return finished(figure, axes, name, "Accuracy by month beside the baseline", bool(judged))
 
 
 def session_type_chart(groups: Mapping[str, Group], name: str) -> Markup:
@@ -274,8 +278,21 @@ def session_type_chart(groups: Mapping[str, Group], name: str) -> Markup:
     judged = sorted(
         ((kind, group) for kind, group in groups.items() if group.n), key=lambda item: (-item[1].n, item[0])
     )
+    return group_chart(judged, name, "Accuracy by session type beside the baseline")
+
+
+def group_chart(judged: Sequence[tuple[str, Group]], name: str, description: str) -> Markup:
+    """Draw the accuracy of groups beside the baseline, in the order given.
+
+    Parameters
+    ----------
+    judged : sequence of (str, Group)
+        Title and figures of each, at least one session in each.
+    name, description : str
+        As of `offline.report_svg.inline_svg`.
+    """
     with drawing():
-        figure = new_figure(_WIDTH, max(180, 80 + 34 * len(judged)))
+        figure = new_figure(CHART_WIDTH, max(180, 80 + 34 * len(judged)))
         axes = figure.subplots()
         for offset, title, color, values in (
             (-0.19, "Model", BLUE, [group.accuracy for _, group in judged]),
@@ -290,13 +307,13 @@ def session_type_chart(groups: Mapping[str, Group], name: str) -> Markup:
         )
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-        return _finished(figure, axes, name, "Accuracy by session type beside the baseline", bool(judged), grid="x")
+        return finished(figure, axes, name, description, bool(judged), grid="x")
 
 
 def archetype_chart(report: Report, picture: ArchetypePicture, name: str) -> Markup:
     """Draw the price paths of an archetype, its range, and its phases beside all sessions'."""
     with drawing():
-        figure = new_figure(_WIDTH, 440)
+        figure = new_figure(CHART_WIDTH, 440)
         paths, spread, phases = figure.subplots(3, 1, height_ratios=[3.3, 0.35, 2])
         draw_paths(paths, picture, move_limit(report))
         draw_range(spread, picture, range_limit(report))
@@ -325,7 +342,8 @@ def _draw_confusion_row(axes: Axes, row: int, counts: Sequence[int]) -> None:
     axes.text(len(counts) - 0.4, row, f"{n:,}", va="center_baseline", color=MUTED, fontsize=8)
 
 
-def _as_percent(axes: Axes) -> None:
+def percent_axis(axes: Axes) -> None:
+    """Write the vertical axis, which is one of shares, in per cent."""
     # Steps of 2.5 would be rounded to uneven labels.
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=3))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
@@ -346,13 +364,26 @@ def _label_checkpoints(axes: Axes, keys: Sequence[str]) -> None:
     axes.set_xlim(-0.35, max(1, len(keys)) - 0.65)
 
 
-def _label_sparsely(axes: Axes, labels: Sequence[str]) -> None:
+def label_sparsely(axes: Axes, labels: Sequence[str]) -> None:
     """Label every so many places, so that at most six labels stand side by side."""
     step = -(-len(labels) // 6) or 1
     axes.set_xticks(range(0, len(labels), step), labels[::step])
 
 
-def _finished(figure: Figure, axes: Axes, name: str, description: str, drawn: bool, *, grid: str = "y") -> Markup:
+def finished(figure: Figure, axes: Axes, name: str, description: str, drawn: bool, *, grid: str = "y") -> Markup:
+    """Return a chart with its legend, or where nothing was drawn a line that says so.
+
+    Parameters
+    ----------
+    figure : Figure
+    axes : Axes
+        The one that is tidied.
+    name, description : str
+        As of `offline.report_svg.inline_svg`.
+    drawn : bool
+    grid : str
+        As of `offline.report_svg.tidy`.
+    """
     if drawn:
         tidy(axes, grid=grid)
         figure.legend(loc="outside upper left", ncols=3, columnspacing=1.4, handlelength=1.4, handletextpad=0.5)

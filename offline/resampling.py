@@ -34,6 +34,16 @@ class WeekBootstrap:
         rng = np.random.default_rng(seed)
         self._weights = rng.multinomial(n_weeks, np.full(n_weeks, 1.0 / n_weeks), _N_SAMPLES).astype(np.float64)
 
+    @property
+    def n_sessions(self) -> int:
+        """Sessions whose weeks are resampled."""
+        return len(self._place)
+
+    @property
+    def n_weeks(self) -> int:
+        """Weeks that have a session."""
+        return int(self._weights.shape[1])
+
     def sums(self, values: Array) -> Array:
         """Return the sum of `values`, shape (n_sessions,) or (n_sessions, m), in each sample; NaN counts as nothing.
 

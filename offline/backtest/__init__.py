@@ -16,12 +16,17 @@ from typing import Final
 
 from rich.console import Console
 
+from offline.backtest.comparison import compare
+from offline.backtest.comparison_results import encode_comparison
+from offline.backtest.comparison_table import print_comparison
 from offline.backtest.outcomes import parquet_bytes, read_outcomes
+from offline.backtest.page import render_backtest_page
 from offline.backtest.results import BACKTEST_FILES, Backtest, encode_backtest
 from offline.backtest.scoring import Replayed, load_replayed, score
 from offline.backtest.tables import print_backtest
 from offline.console import result_console
 from offline.places import check_new_file, write_whole
+from stream_fp.errors import ConfigError
 from stream_fp.replay.results import VariantResult
 
 __all__ = ["COMPARISON_FILE", "check_folder", "present"]
@@ -45,8 +50,10 @@ def check_folder(folder: Path, names: Sequence[str], *, force: bool) -> None:
     Raises
     ------
     ConfigError
-        When a file may not or cannot be written there; it names the setting `report`.
+        When a file may not or cannot be written there (it names the setting `report`), or two sets of settings have the
+        same name.
     """
+    _check_names(names)
     for place in _places(folder, names):
         for name in BACKTEST_FILES:
             check_new_file(_SETTING, place / name, force=force)
@@ -78,18 +85,33 @@ def present(results: Sequence[VariantResult], folder: Path | None, *, force: boo
     DocumentError
         When the rows cannot be read.
     """
+    _check_names([result.name for result in results])
     if folder is not None:
         check_folder(folder, [result.name for result in results], force=force)
     console = result_console(to_stderr=to_stderr)
-    places = _places(folder, [result.name for result in results]) if folder is not None else [None] * len(results)
-    for result, place in zip(results, places, strict=True):
+    found = []
+    for result in results:
         if result.rows_path is None:
             continue
         replayed = load_replayed(result, read_outcomes(result.rows_path))
-        found = score(replayed)
-        print_backtest(console, found)
-        if place is not None:
-            _write(console, place, result.rows_path, replayed, found)
+        found.append(replayed)
+        backtest = score(replayed)
+        if len(results) == 1:
+            print_backtest(console, backtest)
+        if folder is not None:
+            place = folder if len(results) == 1 else folder / result.name
+            _write(console, place, result.rows_path, replayed, backtest)
+    if len(found) > 1:
+        comparison = compare(found)
+        print_comparison(console, comparison)
+        if folder is not None:
+            write_whole(_SETTING, folder / COMPARISON_FILE, [encode_comparison(comparison)])
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("compare", f"expected settings files of different names, got {name!r} twice")
 
 
 def _places(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -97,7 +119,10 @@ def _places(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _write(console: Console, folder: Path, rows_path: Path, replayed: Replayed, found: Backtest) -> None:
+    page = render_backtest_page(found, replayed)
     with rows_path.open("rb") as file:
         write_whole(_SETTING, folder / "outcomes.jsonl", iter(lambda: file.read(_CHUNK_BYTES), b""))
     write_whole(_SETTING, folder / "outcomes.parquet", [parquet_bytes(replayed.table)])
     write_whole(_SETTING, folder / "backtest.json", [encode_backtest(found)])
+    write_whole(_SETTING, folder / "report.html", [page.encode()])
+    console.print(f"\nBacktest written to {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

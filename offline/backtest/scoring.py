@@ -37,14 +37,14 @@ from stream_fp.library import Library, load_library, load_metadata
 from stream_fp.prefix_model import OUTCOMES, PrefixModel
 from stream_fp.replay.results import VariantResult
 
-__all__ = ["Replayed", "judged_at", "load_replayed", "score"]
+__all__ = ["SEED", "Replayed", "is_after", "is_known", "judged_at", "load_replayed", "n_sessions", "score"]
 
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 #: Fewer sessions than these make intervals so wide that a note says so.
 _FEW_SESSIONS: Final = 100
-#: Of the bootstrap, for every figure of a backtest.
+#: Of the bootstrap, for every figure of a backtest: the same rows give the same bytes.
 SEED: Final = 0
 #: Ranges are published with four decimals.
 _HALF_A_DIGIT: Final = 0.51e-4
@@ -72,14 +72,11 @@ class Replayed:
 
     def is_known(self) -> Bools:
         """Whether it is known what came, of each row."""
-        table = self.table
-        known = (table["outcome"] == "known") & table["true_archetype_id"].is_not_null()
-        return np.asarray((known & table["final_range_pct"].is_not_null()).to_numpy())
+        return is_known(self.table)
 
     def is_unseen(self) -> Bools:
         """Whether the session lies after the training period and the embargo, of each row."""
-        last = ordinals([self.metadata.training.last_date])[0]
-        return np.asarray(_days(self.table) > last + EMBARGO_DAYS)
+        return is_after(self.table, self.metadata.training.last_date)
 
 
 def load_replayed(result: VariantResult, table: pl.DataFrame) -> Replayed:
@@ -203,6 +200,17 @@ def _days(table: pl.DataFrame) -> npt.NDArray[np.int64]:
     return ordinals(table["date"].to_list())
 
 
+def is_known(table: pl.DataFrame) -> Bools:
+    """Whether it is known what came, of each row."""
+    known = (table["outcome"] == "known") & table["true_archetype_id"].is_not_null()
+    return np.asarray((known & table["final_range_pct"].is_not_null()).to_numpy())
+
+
+def is_after(table: pl.DataFrame, last_date: str) -> Bools:
+    """Whether a session lies after a training period that ended on `last_date` and the embargo, of each row."""
+    return np.asarray(_days(table) > ordinals([last_date])[0] + EMBARGO_DAYS)
+
+
 def n_sessions(table: pl.DataFrame) -> int:
     """Return how many sessions the predictions are of; the same id sent again from its start is another session."""
     return table.select("source", "first_offset", "session_id").n_unique() if len(table) else 0
@@ -268,18 +276,18 @@ def _notes(replayed: Replayed, shown: pl.DataFrame, known: Bools, unseen: Bools,
         days = [day for day, judged in zip(table["date"], known, strict=True) if judged]
         n_within = sum(training.first_date <= day <= training.last_date for day in days)
         notes.append(
-            f"IN SAMPLE: no session lies after the training period ({period}) and a day; {n_within} of {len(days)} "
+            f"IN SAMPLE: no session lies after the training period ({period}) and a day; {n_within:,} of {len(days):,} "
             "predictions are of sessions within it. The figures flatter the library: this is no backtest"
         )
     elif n_before := int((known & ~unseen).sum()):
         notes.append(
-            f"{n_before} predictions of sessions up to the end of the training period ({period}) or within a day of it "
-            "are not in the figures; the list of sessions has them"
+            f"{n_before:,} predictions of sessions up to the end of the training period ({period}) or within a day of "
+            "it are not in the figures; the list of sessions has them"
         )
     if n_cut := int(shown["is_cut_at_start"].sum()):
-        notes.append(f"{n_cut} judged predictions are of sessions that began before the records, or may have")
+        notes.append(f"{n_cut:,} judged predictions are of sessions that began before the records, or may have")
     if n_open := int((table["outcome"] == "open").sum()):
-        notes.append(f"{n_open} predictions are of sessions not over where the records end: what came is not known")
+        notes.append(f"{n_open:,} predictions are of sessions not over where the records end: what came is not known")
     few = [
         f"{checkpoint_pct:g} %"
         for (checkpoint_pct,), rows in shown.group_by(["checkpoint_pct"], maintain_order=True)
