@@ -38,7 +38,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str | Non
     """Read a speed; in a tuple, because that of `max` is None."""
     if text is None:
         return None
-    from stream_fp.replay.rehearsal import parse_speed  # noqa: PLC0415 - as above
+    from stream_fp.replay.pace import parse_speed  # noqa: PLC0415 - as above
 
     try:
         return (parse_speed(text),)

@@ -26,7 +26,7 @@ from stream_fp.config import Settings
 from stream_fp.errors import ConfigError, DocumentError, ServiceError
 from stream_fp.extensions import load_extension
 from stream_fp.files import find_files
-from stream_fp.kafka.history import TopicHistory
+from stream_fp.kafka.history import Span, TopicHistory
 from stream_fp.kafka.ranges import Bound, Range
 from stream_fp.library import load_library
 from stream_fp.loading import load_classifier
@@ -113,8 +113,8 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
             asyncio.run(publish_predictions(settings, plan.parts, folder, options.output_topic, options.topics))
         for result, output in zip(results, outputs, strict=True):
             result.predictions_path = _put(result.predictions_path, output)
-        for result in results:
-            _say_books(result, "files" if options.source is not None else "partitions")
+        for result, output in zip(results, outputs, strict=True):
+            _say_books(result, "files" if options.source is not None else "partitions", output)
         if judge is not None:
             judge(results, options.report, force=options.force, to_stderr=options.output is None)
 
@@ -123,14 +123,30 @@ def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) ->
     """Publish recorded history to a topic, at a pace; see `stream_fp.replay.rehearsal`."""
     from stream_fp.replay.rehearsal import rehearse_files, rehearse_topics  # noqa: PLC0415 - of this alone
 
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
     topic = options.output_topic or ""
-    with _interruptible(), _progress("rehearsal", hidden=False) as progress:
+    is_paced = speed is not None
+    with _interruptible():
         if options.source is not None:
             files = find_files(options.source)
-            asyncio.run(rehearse_files(settings, files, output_topic=topic, speed=speed, progress=progress))
+            summary = asyncio.run(rehearse_files(settings, files, output_topic=topic, speed=speed, say=say))
         else:
-            spans = asyncio.run(_ranges(options, settings, look_back=False))
-            asyncio.run(rehearse_topics(settings, spans, output_topic=topic, speed=speed, progress=progress))
+            found = asyncio.run(_ranges(options, settings, look_back=False))
+            spans = [
+                Span(partition=one.partition, first=one.first, end=one.end) for one in found if one.end > one.first
+            ]
+            if not spans:
+                raise ServiceError(_why_empty(options, found))
+            # At a pace, how far it is in records says little: what comes next, and when, is said in lines.
+            with _progress("rehearsal", hidden=is_paced) as progress:
+                summary = asyncio.run(
+                    rehearse_topics(settings, spans, output_topic=topic, speed=speed, progress=progress, say=say)
+                )
+    for line in summary.unreadable:
+        say(f"not used: {line}")
+    say(f"{summary.n_records} records of {summary.n_sources} sources published to {topic}")
 
 
 # ----------------------------------------------------------------------------------------------------- before the work
@@ -174,7 +190,8 @@ def _begin(replay: Replay, options: ReplayOptions, settings: Settings, files: li
     try:
         return replay.begin(make_parts, resume=options.resume)
     except OSError as error:
-        raise ConfigError("output", f"{replay.folder}: {error.strerror}") from error
+        setting, place = ("output", options.output) if options.output is not None else ("report", options.report)
+        raise ConfigError(setting, f"{place}: {error.strerror}") from error
 
 
 async def _ranges(options: ReplayOptions, settings: Settings, *, look_back: bool) -> list[Range]:
@@ -296,7 +313,7 @@ def _put(predictions: Path, output: Path | None) -> Path:
     return output
 
 
-def _say_books(result: VariantResult, noun: str) -> None:
+def _say_books(result: VariantResult, noun: str, output: Path | None) -> None:
     summary = result.summary
     counts, edges = summary.counts, summary.edges
     for line in (*summary.unreadable, *summary.dead_letters):
@@ -310,7 +327,7 @@ def _say_books(result: VariantResult, noun: str) -> None:
         f"{summary.n_sources} {noun}, {counts.consumed} records: {counts.applied} applied"
         f"{f' ({lost})' if lost else ''}; "
         f"{counts.sessions_opened} sessions, {counts.predictions} predictions"
-        f"{f' (without one: {silent})' if silent else ''}",
+        f"{f' (without one: {silent})' if silent else ''}{f' in {output}' if output is not None else ''}",
         err=True,
     )
     n_at_end = edges.n_at_end if result.rows_path is not None else counts.sessions_closed.get("input_ended", 0)

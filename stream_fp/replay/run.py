@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
 import signal
@@ -229,7 +230,7 @@ def local_runner(n_workers: int) -> Iterator[PartRunner]:
         return
     # Started anew rather than forked: a fork would inherit the threads' locks.
     context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(n_workers, mp_context=context, initializer=_leave_interrupts)
+    pool = concurrent.futures.ProcessPoolExecutor(n_workers, mp_context=context, initializer=_serve_parent)
     try:
         yield functools.partial(_run_in_pool, pool)
     finally:
@@ -239,7 +240,7 @@ def local_runner(n_workers: int) -> Iterator[PartRunner]:
 def _run_in_pool(
     pool: concurrent.futures.ProcessPoolExecutor, function: Callable[..., int], jobs: Sequence[Job]
 ) -> Iterator[int]:
-    futures = [pool.submit(function, job, parent=os.getpid()) for job in jobs]
+    futures = [pool.submit(function, job) for job in jobs]
     try:
         for future in concurrent.futures.as_completed(futures):
             yield future.result()
@@ -250,9 +251,18 @@ def _run_in_pool(
             future.cancel()
 
 
-def _leave_interrupts() -> None:
-    # Ctrl-C reaches all processes of a terminal; the one that was called decides what it means.
+def _serve_parent() -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the parent; and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool whose parent was killed would wait for work for ever. What was written since the last note is cut off by
+    # whoever goes on.
+    if (parent := multiprocessing.parent_process()) is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 class _RowKey(Struct):

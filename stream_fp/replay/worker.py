@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -45,14 +44,8 @@ class ReplayStoppedError(StreamFpError):
     """Raised when somebody asked the replay to stop; what was done is kept."""
 
 
-def run_part(job: Job, *, parent: int | None = None) -> int:
+def run_part(job: Job) -> int:
     """Do a part, or what is left of it; return its number.
-
-    Parameters
-    ----------
-    job : Job
-    parent : int, optional
-        Process without which nobody wants the result; its end is the end of this.
 
     Raises
     ------
@@ -63,7 +56,7 @@ def run_part(job: Job, *, parent: int | None = None) -> int:
     """
     with PartFiles(job.folder, job.part.number, len(job.variants)) as files:
         if not files.note.is_done:
-            worker = _Worker(job, files, parent)
+            worker = _Worker(job, files)
             if job.part.range is not None:
                 asyncio.run(worker.follow_range(job.part.range))
             else:
@@ -90,8 +83,8 @@ def load_variant(named: NamedSettings) -> Variant:
 
 
 class _Worker:
-    def __init__(self, job: Job, files: PartFiles, parent: int | None) -> None:
-        self._job, self._files, self._parent = job, files, parent
+    def __init__(self, job: Job, files: PartFiles) -> None:
+        self._job, self._files = job, files
         self._variants = [load_variant(variant) for variant in job.variants]
         self._noted_s = time.monotonic()
         self._pause_s = _NOTE_EVERY_S
@@ -147,7 +140,7 @@ class _Worker:
         self._files.tell(n_done)
         if time.monotonic() - self._noted_s < self._pause_s:
             return
-        if (self._job.folder / STOP_FILE).exists() or self._parent not in (None, os.getppid()):
+        if (self._job.folder / STOP_FILE).exists():
             raise ReplayStoppedError("the replay was stopped")
         started_s = time.monotonic()
         if (state := follower.state()) is not None:
