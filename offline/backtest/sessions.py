@@ -24,6 +24,8 @@ __all__ = ["MAX_SESSIONS", "session_data"]
 
 #: Sessions that a page holds, the latest ones: five years of four a day, in some five megabytes. A phone bears that.
 MAX_SESSIONS: Final = 5000
+#: What tells one session from another.
+_KEY: Final = ("source", "first_offset", "session_id")
 #: A screen shows no more.
 _DECIMALS: Final = 4
 _SECOND_US: Final = 1_000_000
@@ -51,6 +53,8 @@ def session_data(replayed: Replayed, *, is_in_sample: bool) -> Markup:
     table = replayed.table.with_columns(judged=pl.Series(judged, dtype=pl.Boolean)).sort(
         "date", "start_us", "session_id", "source", "first_offset", "checkpoint_pct", "offset", maintain_order=True
     )
+    number = table.select(pl.struct(_KEY).rle_id()).to_series().to_numpy().astype(np.int64)
+    table = table.filter(pl.Series(number > number.max(initial=0) - MAX_SESSIONS, dtype=pl.Boolean))
     sessions: dict[tuple[str, int, str], list[Any]] = {}
     n_of_id: dict[str, int] = {}
     for row in table.iter_rows(named=True):
@@ -64,7 +68,7 @@ def session_data(replayed: Replayed, *, is_in_sample: bool) -> Markup:
             [library.archetypes[i].name, archetype_color(i), archetype_ink(i)] for i in range(len(library.archetypes))
         ],
         "phases": [phase_name(phase) for phase in PHASES],
-        "sessions": list(sessions.values())[-MAX_SESSIONS:],
+        "sessions": list(sessions.values()),
     }
     text = msgspec.json.encode(data).decode()
     # Every bracket in it has been replaced, so that it is text to whatever parses the page.
