@@ -136,7 +136,8 @@ def replay_command(
 ) -> None:
     """Run recorded sessions, of topics or of files, through the engine.
 
-    Predictions come as JSON Lines, to standard output by default. Reading a topic joins no group and commits nothing.
+    Predictions come as JSON Lines: to --output, else into the folder of --report, else to standard output. Reading a
+    topic joins no group and commits nothing.
     """
     from stream_fp.replay.perform import ReplayOptions, perform, rehearse  # noqa: PLC0415 - as above
 

@@ -85,7 +85,7 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
         When something of it is wrong, or cannot be done.
     """
     settings = next(iter(variants.values()))
-    outputs = _outputs(options.output, list(variants))
+    outputs = _outputs(options, list(variants))
     judge = _judge(options, list(variants))
     named = tuple(_named(name, chosen) for name, chosen in variants.items())
     if options.output_topic is not None and len(named) > 1:
@@ -116,7 +116,7 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
         for result, output in zip(results, outputs, strict=True):
             _say_books(result, "files" if options.source is not None else "partitions", output)
         if judge is not None:
-            judge(results, options.report, force=options.force, to_stderr=options.output is None)
+            judge(results, options.report, force=options.force, to_stderr=outputs[0] is None)
 
 
 def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) -> None:
@@ -152,11 +152,15 @@ def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) ->
 # ----------------------------------------------------------------------------------------------------- before the work
 
 
-def _outputs(output: Path | None, names: list[str]) -> list[Path | None]:
-    """Return the file of each variant's predictions: that which was named, or beside it with the variant's name."""
-    if output is None or len(names) == 1:
-        return [output] * len(names)
-    return [output.with_name(f"{output.stem}-{name}{output.suffix}") for name in names]
+def _outputs(options: ReplayOptions, names: list[str]) -> list[Path | None]:
+    """Return the file of each variant's predictions.
+
+    That which was named, or beside it with the variant's name; else it lies with the report.
+    """
+    output, report = options.output, options.report
+    if output is None:
+        return [None if report is None else report / name / "predictions.jsonl" for name in names]
+    return [output if not name else output.with_name(f"{output.stem}-{name}{output.suffix}") for name in names]
 
 
 def _named(name: str, settings: Settings) -> NamedSettings:
@@ -307,6 +311,7 @@ def _put(predictions: Path, output: Path | None) -> Path:
         sys.stdout.buffer.flush()
         return predictions
     try:
+        output.parent.mkdir(parents=True, exist_ok=True)
         os.replace(predictions, output)  # noqa: PTH105 - as atomic as its neighbours
     except OSError as error:
         raise ConfigError("output", f"{output}: {error.strerror}") from error

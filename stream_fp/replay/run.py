@@ -133,7 +133,8 @@ class Replay:
         try:
             while work.is_alive():
                 work.join(_POLL_S)
-                progress(*self._done(plan))
+                if any(found := self._done(plan)):
+                    progress(*found)
         except BaseException:
             (self.folder / STOP_FILE).touch()
             work.join()
