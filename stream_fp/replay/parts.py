@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
@@ -22,11 +23,14 @@ from stream_fp.replay.follower import FollowerState
 from stream_fp.replay.results import Edges
 from stream_fp.sinks.sidecar import write_atomically
 
-__all__ = ["Books", "PartFiles", "PartNote", "lines_path", "read_count", "read_note"]
+__all__ = ["Books", "PartFiles", "PartNote", "lines_path", "locked", "read_count", "read_note"]
 
 _PREDICTIONS: Final = "predictions"
 _ROWS: Final = "rows"
 _COUNT_DIGITS: Final = 20
+#: A process whose parent was killed has to notice that.
+_PATIENCE_S: Final = 5.0
+_RETRY_S: Final = 0.1
 
 
 class Books(Struct, kw_only=True):
@@ -85,11 +89,7 @@ class PartFiles:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            lock = stack.enter_context((self._folder / f"{self._number:05}.lock").open("wb"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ServiceError(f"{self._folder}: another replay is at work here") from error
+            stack.enter_context(locked(self._folder / f"{self._number:05}.lock", patience_s=_PATIENCE_S))
             for variant in range(self._n_variants):
                 predictions, rows = (
                     stack.enter_context(_open_at(lines_path(self._folder, self._number, variant, kind), size))
@@ -121,6 +121,35 @@ class PartFiles:
                 os.fsync(file.fileno())
             self.note.sizes[i] = pair[0].tell(), pair[1].tell()
         write_atomically(_note_path(self._folder, self._number), msgspec.json.encode(self.note))
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, patience_s: float = 0.0) -> Iterator[None]:
+    """Hold a lock that goes with the process, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        Of a file, which is made where it is missing; its folder is what others are kept away from.
+    patience_s : float
+        How long to wait for another that holds it.
+
+    Raises
+    ------
+    ServiceError
+        When another process holds it.
+    """
+    until_s = time.monotonic() + patience_s
+    with path.open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() >= until_s:
+                    raise ServiceError(f"{path.parent}: another replay is at work here") from error
+                time.sleep(_RETRY_S)
+        yield
 
 
 def lines_path(folder: Path, number: int, variant: int, kind: str) -> Path:

@@ -90,9 +90,9 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
     named = tuple(_named(name, chosen) for name, chosen in variants.items())
     if options.output_topic is not None and len(named) > 1:
         raise ConfigError("output_topic", "expected one set of settings, whose predictions are published, got several")
-    # Looked for first: without them, an older output stays as it is.
-    files = None if options.source is None else _files(options.source, outputs)
     with _folder(options) as folder, _interruptible():
+        # Looked for first: without them, an older output stays as it is.
+        files = None if options.source is None else _files(options.source, outputs, folder)
         replay = Replay(
             variants=named,
             source=options.words,
@@ -100,23 +100,16 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
             with_outcomes=judge is not None,
             folder=folder,
         )
-        plan = _begin(replay, options, settings, files)
-        n_workers = min(options.n_workers or _usual_workers(plan, files), len(plan.parts))
-        with _progress("replay", hidden=options.output is None and options.report is None) as progress:
-            try:
-                results = replay.run(plan, _runner(options, n_workers), progress)
-            except (KeyboardInterrupt, ReplayStoppedError):
-                if options.output is not None or options.report is not None:
-                    click.echo("stopped; the same command with --resume goes on where it was", err=True)
-                raise
-        if options.output_topic is not None:
-            asyncio.run(publish_predictions(settings, plan.parts, folder, options.output_topic, options.topics))
-        for result, output in zip(results, outputs, strict=True):
-            result.predictions_path = _put(result.predictions_path, output)
-        for result, output in zip(results, outputs, strict=True):
-            _say_books(result, "files" if options.source is not None else "partitions", output)
-        if judge is not None:
-            judge(results, options.report, force=options.force, to_stderr=outputs[0] is None)
+        with _begun(replay, options, settings, files) as plan:
+            results = _run(replay, plan, options, files)
+            if options.output_topic is not None:
+                asyncio.run(publish_predictions(settings, plan.parts, folder, options.output_topic, options.topics))
+            for result, output in zip(results, outputs, strict=True):
+                result.predictions_path = _put(result.predictions_path, output)
+            for result, output in zip(results, outputs, strict=True):
+                _say_books(result, "files" if options.source is not None else "partitions", output)
+            if judge is not None:
+                judge(results, options.report, force=options.force, to_stderr=outputs[0] is None)
 
 
 def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) -> None:
@@ -168,9 +161,12 @@ def _named(name: str, settings: Settings) -> NamedSettings:
     return NamedSettings(name=name, settings=settings, library=load_library(Path(settings.model_path)).fingerprint)
 
 
-def _files(source: Path, outputs: list[Path | None]) -> list[tuple[Path, int]]:
-    ours = {output.resolve() for output in outputs if output is not None}
-    files = [path for path in find_files(source) if path.resolve() not in ours]
+def _files(source: Path, outputs: list[Path | None], parts: Path) -> list[tuple[Path, int]]:
+    """Return session files with their sizes, but for those that are our own."""
+    ours = {output.absolute() for output in outputs if output is not None}
+    files = [
+        path for path in find_files(source) if path.absolute() not in ours and parts not in path.absolute().parents
+    ]
     if not files:
         raise DocumentError(str(source), "expected session files, found none but the output")
     return [(path, path.stat().st_size) for path in files]
@@ -182,7 +178,10 @@ def _request(options: ReplayOptions, files: list[tuple[Path, int]] | None) -> tu
     return (*options.topics, *map(repr, options.from_), "to", *map(repr, options.to), f"{options.look_back_days:g}")
 
 
-def _begin(replay: Replay, options: ReplayOptions, settings: Settings, files: list[tuple[Path, int]] | None) -> Plan:
+@contextlib.contextmanager
+def _begun(
+    replay: Replay, options: ReplayOptions, settings: Settings, files: list[tuple[Path, int]] | None
+) -> Iterator[Plan]:
     def make_parts() -> list[Part]:
         if files is not None:
             return parts_of_files(files, options.n_workers or os.cpu_count() or 1)
@@ -191,11 +190,13 @@ def _begin(replay: Replay, options: ReplayOptions, settings: Settings, files: li
             return parts
         raise ServiceError(_why_empty(options, found))
 
-    try:
-        return replay.begin(make_parts, resume=options.resume)
-    except OSError as error:
-        setting, place = ("output", options.output) if options.output is not None else ("report", options.report)
-        raise ConfigError(setting, f"{place}: {error.strerror}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            plan = stack.enter_context(replay.begun(make_parts, resume=options.resume))
+        except OSError as error:
+            setting, place = ("output", options.output) if options.output is not None else ("report", options.report)
+            raise ConfigError(setting, f"{place}: {error.strerror}") from error
+        yield plan
 
 
 async def _ranges(options: ReplayOptions, settings: Settings, *, look_back: bool) -> list[Range]:
@@ -214,21 +215,23 @@ def _why_empty(options: ReplayOptions, found: list[Range]) -> str:
     return f"{options.words}: no record lies in the range ({held}{' …' if found[3:] else ''}){times}"
 
 
+def _runner(
+    options: ReplayOptions, plan: Plan, files: list[tuple[Path, int]] | None
+) -> AbstractContextManager[PartRunner]:
+    if options.backend == "local":
+        if options.scheduler is not None:
+            raise ConfigError("scheduler", "expected --backend dask beside it, got local")
+        return local_runner(min(options.n_workers or _usual_workers(plan, files), len(plan.parts)))
+    make: Callable[..., AbstractContextManager[PartRunner]] = load_extension(
+        "runner", setting="backend", extra=options.backend
+    )
+    return make(options.backend, options.scheduler, options.n_workers or -1)
+
+
 def _usual_workers(plan: Plan, files: list[tuple[Path, int]] | None) -> int:
     size = sum(part.size for part in plan.parts)
     least = _WORTH_WORKERS_RECORDS if files is None else _WORTH_WORKERS_BYTES
     return (os.cpu_count() or 1) if size >= least else 1
-
-
-def _runner(options: ReplayOptions, n_workers: int) -> AbstractContextManager[PartRunner]:
-    if options.backend == "local":
-        if options.scheduler is not None:
-            raise ConfigError("scheduler", "expected --backend dask or ray beside it, got local")
-        return local_runner(n_workers)
-    make: Callable[..., AbstractContextManager[PartRunner]] = load_extension(
-        "runner", setting="backend", extra=options.backend
-    )
-    return make(options.backend, options.scheduler, n_workers)
 
 
 def _judge(options: ReplayOptions, names: list[str]) -> Callable[..., None] | None:
@@ -255,7 +258,7 @@ def _folder(options: ReplayOptions) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="stream-fp-replay-") as name:
             yield Path(name)
         return
-    folder = beside.with_name(f"{beside.name}.parts")
+    folder = beside.absolute().with_name(f"{beside.name}.parts")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -275,6 +278,22 @@ def _interruptible() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------------ during and after it
+
+
+def _run(
+    replay: Replay, plan: Plan, options: ReplayOptions, files: list[tuple[Path, int]] | None
+) -> list[VariantResult]:
+    is_kept = options.output is not None or options.report is not None
+    with _progress("replay", hidden=not is_kept) as progress:
+        try:
+            return replay.run(plan, _runner(options, plan, files), progress)
+        except (KeyboardInterrupt, ReplayStoppedError):
+            if is_kept:
+                click.echo("stopped; the same command with --resume goes on where it was", err=True)
+            raise
+        except DocumentError:
+            shutil.rmtree(replay.folder)  # to go on would come to the same
+            raise
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from msgspec import Struct
 from stream_fp.errors import ConfigError, ServiceError
 from stream_fp.kafka.progress import fingerprint_of
 from stream_fp.library import load_library
-from stream_fp.replay.parts import lines_path, read_count, read_note
+from stream_fp.replay.parts import lines_path, locked, read_count, read_note
 from stream_fp.replay.plan import Job, NamedSettings, Part
 from stream_fp.replay.results import ReplaySummary, VariantResult
 from stream_fp.replay.worker import STOP_FILE, run_part
@@ -42,6 +42,7 @@ Progress = Callable[[int, int], object]
 PartRunner = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
 
 _PLAN: Final = "plan.json"
+_LOCK: Final = "lock"
 _POLL_S: Final = 0.25
 
 
@@ -76,8 +77,9 @@ class Replay:
     with_outcomes: bool
     folder: Path
 
-    def begin(self, make_parts: Callable[[], list[Part]], *, resume: bool) -> Plan:
-        """Make a plan, or take up that of an unfinished replay.
+    @contextlib.contextmanager
+    def begun(self, make_parts: Callable[[], list[Part]], *, resume: bool) -> Iterator[Plan]:
+        """Yield a plan, or that of an unfinished replay; nobody else may work in the folder meanwhile.
 
         Parameters
         ----------
@@ -90,9 +92,24 @@ class Replay:
         ------
         ConfigError
             When what is there is of something else.
+        ServiceError
+            When another replay is at work there.
         """
         path, fingerprint = self.folder / _PLAN, self._fingerprint()
-        if resume and path.is_file():
+        if self.folder.exists() and not path.is_file() and any(p.name != _LOCK for p in self.folder.iterdir()):
+            raise ConfigError("output", f"{self.folder} is needed for work in progress, and holds something else")
+        if not resume or not path.is_file():
+            parts = make_parts()
+            if path.is_file():
+                with locked(self.folder / _LOCK):
+                    shutil.rmtree(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self.folder / _LOCK):
+                plan = Plan(fingerprint=fingerprint, parts=parts)
+                write_atomically(path, msgspec.json.encode(plan))
+                yield plan
+            return
+        with locked(self.folder / _LOCK):
             plan = _decode_plan(path)
             if plan.fingerprint != fingerprint:
                 raise ConfigError(
@@ -101,14 +118,7 @@ class Replay:
                     "without --resume a new one takes its place",
                 )
             (self.folder / STOP_FILE).unlink(missing_ok=True)
-            return plan
-        if self.folder.exists() and not path.is_file() and any(self.folder.iterdir()):
-            raise ConfigError("output", f"{self.folder} is needed for work in progress, and holds something else")
-        plan = Plan(fingerprint=fingerprint, parts=make_parts())
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        write_atomically(path, msgspec.json.encode(plan))
-        return plan
+            yield plan
 
     def run(
         self, plan: Plan, runner: AbstractContextManager[PartRunner], progress: Progress = lambda _done, _total: None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -52,8 +53,10 @@ def run_part(job: Job) -> int:
     ReplayStoppedError
         When it was asked to stop.
     ServiceError
-        When the brokers have nothing to give, or another replay is at work on the part.
+        When the brokers have nothing to give, files are not there, or another replay is at work on the part.
     """
+    if not job.folder.is_dir():
+        raise ServiceError(f"{job.folder}: is not there on {platform.node()}; all who work on a replay must see it")
     with PartFiles(job.folder, job.part.number, len(job.variants)) as files:
         if not files.note.is_done:
             worker = _Worker(job, files)
@@ -114,6 +117,9 @@ class _Worker:
                     self._feed(follower, records)
                     n_read += sum(len(record.value or b"") + 1 for record in records)
                     self._tell(follower, n_bytes + min(size, n_read))
+            except FileNotFoundError as error:
+                # It was there when the work was planned.
+                raise ServiceError(f"{path}: is not there (any more) on {platform.node()}") from error
             except DocumentError as error:
                 self._files.note.unreadable.append(str(error))
             except OSError as error:
