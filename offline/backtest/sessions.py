@@ -64,6 +64,7 @@ def session_data(replayed: Replayed, *, is_in_sample: bool) -> Markup:
             sessions[key] = _session(row, n_of_id[row["session_id"]])
         sessions[key][-1].append(_prediction(row))
     data = {
+        "isInSample": is_in_sample,
         "archetypes": [
             [library.archetypes[i].name, archetype_color(i), archetype_ink(i)] for i in range(len(library.archetypes))
         ],
