@@ -13,10 +13,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
-import importlib.metadata
 import logging
-import platform
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
-from distributed import Client, Future, KilledWorker, get_worker
+from distributed import Client, Future, KilledWorker
 from distributed.comm import CommClosedError
 from distributed.core import rpc
 from distributed.versions import VersionMismatchWarning
@@ -33,7 +30,8 @@ from joblib import Parallel, delayed
 from joblib._dask import DaskDistributedBackend
 
 from offline.backends import ClusterLostError, yielded
-from stream_fp.errors import ConfigError, DocumentError
+from offline.dask_worker import PACKAGES, Terms, difference, on_worker, package_versions, too_many_threads
+from stream_fp.errors import ConfigError
 
 __all__ = ["ANSWER_S", "WITHOUT_WORKERS_S", "DaskCluster"]
 
@@ -42,8 +40,6 @@ ANSWER_S: Final = 10.0
 #: Workers that were restarted by their supervisor are back within seconds; after this long without any, nobody comes.
 WITHOUT_WORKERS_S: Final = 60.0
 _LOOK_S: Final = 1.0
-#: What the results depend on, as a library records it (`offline.train.library_versions`).
-_PACKAGES: Final = ("stream-fp", "numpy", "scikit-learn", "scipy", "joblib", "polars")
 _N_SHOWN: Final = 3
 #: Those to which distributed gives a level of their own.
 _LOGGERS: Final = ("distributed", "distributed.client")
@@ -53,22 +49,6 @@ _LOST: Final = (
     asyncio.CancelledError,  # and distributed's own, which is one
     concurrent.futures.CancelledError,
 )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Terms:
-    """What a worker keeps to; goes with every job.
-
-    Attributes
-    ----------
-    folder : str
-        Working folder of the client, in which relative paths mean the same; a library's path, spelled as it was given,
-        is part of a prediction.
-    versions : dict of str to str
-    """
-
-    folder: str
-    versions: dict[str, str]
 
 
 class DaskCluster:
@@ -87,7 +67,7 @@ class DaskCluster:
 
     def __init__(self, scheduler: str) -> None:
         self._scheduler = scheduler
-        self._terms = _Terms(folder=str(Path.cwd()), versions=_versions())
+        self._terms = Terms(folder=str(Path.cwd()), versions=package_versions())
         with contextlib.ExitStack() as stack:
             stack.enter_context(_quiet())
             self._client = _connected(scheduler)
@@ -113,7 +93,7 @@ class DaskCluster:
         shared: Sequence[object],
     ) -> Iterator[Any]:
         """Run jobs on the workers; see `offline.backends.Backend.run`."""
-        call = delayed(_on_worker)
+        call = delayed(on_worker)
         calls = (
             call(self._terms, _existing_paths(_own(arguments, shared)), function, *arguments) for arguments in jobs
         )
@@ -133,7 +113,7 @@ class DaskCluster:
         except KilledWorker as error:
             raise ClusterLostError(
                 self._scheduler,
-                f"gave up: {error.allowed_failures + 1} workers died one after another of the same job, the last at "
+                f"gave up: workers died of one job ({error.allowed_failures + 1} of them), the last at "
                 f"{error.last_worker.address}; its log says why, often that it ran out of memory",
             ) from error
         except _LOST as error:
@@ -151,13 +131,13 @@ class DaskCluster:
             ) from error
         threads = {address: n for address, n in self._client.nthreads().items() if n != 1}
         if threads:
-            raise ConfigError("scheduler", _threads_differ(*next(iter(threads.items()))))
-        found = self._client.get_versions(packages=list(_PACKAGES))["workers"]
+            raise ConfigError("scheduler", too_many_threads(*next(iter(threads.items()))))
+        found = self._client.get_versions(packages=list(PACKAGES))["workers"]
         wrong = {}
         for address, worker in found.items():
             told = worker["packages"]
-            theirs = {"python": ".".join(told["python"].split(".")[:3])} | {name: told[name] for name in _PACKAGES}
-            if why := _difference(self._terms.versions, theirs):
+            theirs = {"python": ".".join(told["python"].split(".")[:3])} | {name: told[name] for name in PACKAGES}
+            if why := difference(self._terms.versions, theirs):
                 wrong[address] = why
         if wrong:
             shown = "; ".join(f"{address} has {why}" for address, why in list(wrong.items())[:_N_SHOWN])
@@ -239,27 +219,6 @@ async def _identify(scheduler: str) -> None:
         raise ConfigError("scheduler", f"expected a Dask scheduler at {scheduler}, found a {kind.lower()}")
 
 
-def _on_worker(terms: _Terms, paths: Sequence[Path], function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401
-    """Do a job, on a worker that keeps to the terms."""
-    worker = get_worker()
-    # Those that came later were not seen by the client.
-    if worker.state.nthreads != 1:
-        raise ConfigError("scheduler", _threads_differ(worker.address, worker.state.nthreads))
-    if why := _difference(terms.versions, _versions()):
-        raise ConfigError("scheduler", f"expected workers with the packages of the client: {worker.address} has {why}")
-    with contextlib.ExitStack() as stack:
-        if Path(terms.folder).is_dir():
-            stack.enter_context(contextlib.chdir(terms.folder))
-        for path in paths:
-            if not path.exists():
-                raise DocumentError(
-                    str(path),
-                    f"is there for the client, but not for the worker {worker.address} (working in {Path.cwd()}); "
-                    "workers need the same files under the same paths",
-                )
-        return function(*arguments)
-
-
 def _own(arguments: Sequence[object], shared: Sequence[object]) -> list[object]:
     return [argument for argument in arguments if not any(argument is other for other in shared)]
 
@@ -283,29 +242,6 @@ def _existing_paths(value: object) -> list[Path]:
         case _:
             return []
     return [path for part in parts for path in _existing_paths(part)]
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
-def _difference(ours: Mapping[str, str], theirs: Mapping[str, str | None]) -> str:
-    """Say what differs in the versions of a worker; empty where nothing does."""
-    return ", ".join(
-        f"{name} {theirs.get(name) or 'not installed'} instead of {version}"
-        for name, version in ours.items()
-        if theirs.get(name) != version
-    )
-
-
-def _threads_differ(address: str, n_threads: int) -> str:
-    # The number of threads of the numeric libraries, which the last digits depend on, is one of the whole process.
-    return f"the worker {address} has {n_threads} threads; start workers with --nthreads 1, as many as there are cores"
 
 
 @contextlib.contextmanager
