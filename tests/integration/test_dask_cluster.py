@@ -160,9 +160,11 @@ def test_train_and_evaluate_and_ab_write_the_same_bytes(
     # Relative paths: a library's is part of what is written, and must be the one given.
     monkeypatch.chdir(tmp_path)
     commands = (
-        ("train", "--input", sessions, "--until", "2025-04-30", "--archetypes", "4", "--checkpoints", "30", "--output", "models/v1"),
+        ("train", "--input", sessions, "--until", "2025-04-30", "--archetypes", "4", "--checkpoints", "30",
+         "--output", "models/v1"),
         ("evaluate", "--input", sessions, "--model-path", "models/v1", "--output", "report"),
-        ("ab", "--input", sessions, "--splits", "2", "--archetypes", "3", "--profile", "pace", "--checkpoints", "30", "--output", "ab"),
+        ("ab", "--input", sessions, "--splits", "2", "--archetypes", "3", "--profile", "pace", "--checkpoints", "30",
+         "--output", "ab"),
     )  # fmt: skip
     outputs = (Path("models/v1"), Path("report"), Path("ab"))
     expected = []
