@@ -8,7 +8,7 @@ bring. Starting processes and connecting are left out, and told apart; what a wo
 
 Then what runs in one process whatever the back end, by the number of sessions: k-means with its refits, learning a
 library of given archetypes, and judging one with its bootstrap over weeks. Last, how large messages are: the records
-that a broker would hold, as they are and compressed by gzip in batches of 500.
+that a broker would hold, as they are and compressed by gzip in batches of 500, and predictions.
 
 Prints tables and writes ``build/benchmarks/scaling.json``.
 
@@ -142,22 +142,19 @@ def main() -> int:
         cluster = stack.enter_context(open_backend("dask", started.address))
         connect_s = time.perf_counter() - started_s
         ways = ((ONE, LOCAL, 1), (TWO, LOCAL, 2), (DASK, cluster, -1))
-        for (
-            way,
-            backend,
-            n_jobs,
-        ) in ways:  # once unmeasured, so that processes are there and have imported what they need
+        for _, backend, n_jobs in ways:  # once unmeasured, so that processes are there, with their imports
             works[EXTRACT].do(backend, n_jobs)
-            del way
         for _ in range(arguments.rounds):
             for work in works.values():
                 for way, backend, n_jobs in ways:
                     work.sample(way, backend, n_jobs)
         alone = _alone(dataset, folder)
         record_bytes, gzip_bytes = _record_sizes(inputs.messages)
+        n_predictions, prediction_bytes, _ = replay_file(inputs.messages[0], inputs.library)
     figures = _figures(works, alone) | {
         "scaling_record_bytes": record_bytes,
         "scaling_record_gzip_bytes": gzip_bytes,
+        "scaling_prediction_bytes": prediction_bytes / n_predictions,
         "scaling_connect_s": connect_s,
     }
     write_report(
@@ -187,6 +184,7 @@ def main() -> int:
         ],
     )
     print(f"A record has {record_bytes:.0f} bytes, {gzip_bytes:.0f} compressed (key and value, without headers).")
+    print(f"A prediction has {prediction_bytes / n_predictions:,.0f} bytes.")
     print(f"The cluster took {cluster_s:.1f} s to start, connecting to it {connect_s:.2f} s; neither is in the table.")
     return 0
 
@@ -284,8 +282,8 @@ def _works(inputs: Inputs, dataset: Dataset, folder: Path) -> dict[str, Work]:
     }
 
 
-def replay_file(path: Path, library_path: Path) -> tuple[int, str]:
-    """Replay one file through the engine, as `stream-fp replay` does; return how many predictions, and their digest."""
+def replay_file(path: Path, library_path: Path) -> tuple[int, int, str]:
+    """Replay one file through the engine, as `stream-fp replay` does; return predictions, their bytes and digest."""
     library = load_library(library_path)
     engine = Engine(
         Predictor(Classifier(library)),
@@ -293,22 +291,23 @@ def replay_file(path: Path, library_path: Path) -> tuple[int, str]:
         schedules=library.schedules,
         typical_events=library.typical_events,
     )
-    digest, n_predictions = hashlib.sha256(), 0
+    digest, n_predictions, n_bytes = hashlib.sha256(), 0, 0
     records = read_records(path)
     while batch := list(itertools.islice(records, BATCH)):
         for outcome in engine.process_all(batch):
             if isinstance(outcome, Published):
-                digest.update(encode_prediction(outcome.prediction))
-                n_predictions += 1
+                encoded = encode_prediction(outcome.prediction)
+                digest.update(encoded)
+                n_predictions, n_bytes = n_predictions + 1, n_bytes + len(encoded)
     engine.close()
-    return n_predictions, digest.hexdigest()
+    return n_predictions, n_bytes, digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ what is not compared
 
 
 def _alone(dataset: Dataset, folder: Path) -> dict[str, dict[int, float]]:
-    """Return seconds by number of sessions of what runs in one process; larger numbers of k-means are drawn around these."""
+    """Return seconds by number of sessions of what runs in one process; for k-means sessions are drawn around these."""
     rng = np.random.default_rng(0)
     kmeans: dict[int, float] = {}
     refits: dict[int, float] = {}
@@ -324,9 +323,7 @@ def _alone(dataset: Dataset, folder: Path) -> dict[str, dict[int, float]]:
                 refit_centroids(clusters, vectors, 0)
     learned: dict[int, float] = {}
     judged: dict[int, float] = {}
-    for n in SESSION_SIZES:
-        if n > len(dataset):
-            continue
+    for n in sorted({min(n, len(dataset)) for n in SESSION_SIZES}):
         some = dataset.select(np.unique(np.linspace(0, len(dataset) - 1, n).astype(np.int64)))
         library = folder / f"library-{n}"
         with _timed(learned, n):

@@ -16,6 +16,9 @@ __all__ = ["LocalDask"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_S: Final = 60.0
 _OPTIONS: Final = ("--host", "127.0.0.1", "--no-dashboard")
+#: Whoever was killed before it could end them leaves them behind; then they end by themselves.
+_IDLE_S: Final = "1800"
+_ORPHAN_S: Final = "60"
 
 
 class LocalDask:
@@ -33,10 +36,14 @@ class LocalDask:
         self._folder = folder
         # A free port of its own choice, which the file tells.
         self._file = folder / "scheduler.json"
-        self._environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+        self._environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join((str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])))
+        }
         self._environment |= {f"DASK_DISTRIBUTED__{name}": value for name, value in (settings or {}).items()}
         self.workers: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", str(self._file))
+        self.scheduler = self._start(
+            "scheduler", "--port", "0", "--scheduler-file", str(self._file), "--idle-timeout", _IDLE_S
+        )
         self.address = ""
 
     def __enter__(self) -> Self:
@@ -63,8 +70,11 @@ class LocalDask:
         for number in range(n_before, n_before + n_workers):
             name = f"worker-{number}"
             self.workers.append(
-                self._start("worker", self.address, "--nthreads", "1", "--no-nanny", "--name", name, *options)
-            )
+                self._start(
+                    "worker", self.address, "--nthreads", "1", "--no-nanny", "--name", name,
+                    "--death-timeout", _ORPHAN_S, *options,
+                )
+            )  # fmt: skip
         deadline_s = time.monotonic() + _START_S
         while self._log("scheduler").count("Register worker") < len(self.workers):
             self._check(deadline_s)
