@@ -46,7 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="stream-fp-benchmark-") as name:
         folder = Path(name)
         bars, events, library = folder / "bars.parquet", folder / "events.jsonl", folder / "v0"
-        n_bars = _write_bars(bars, arguments.weeks, arguments.seed)
+        n_bars = write_bars(bars, arguments.weeks, arguments.seed)
         for _ in range(arguments.rounds):
             runs[EVENTS].append(
                 run_module("offline", "events", "--bars", str(bars), "--output", str(events), "--force")
@@ -75,7 +75,7 @@ def main() -> int:
     return 0
 
 
-def _write_bars(path: Path, n_weeks: int, seed: int) -> int:
+def write_bars(path: Path, n_weeks: int, seed: int) -> int:
     """Write the bars of so many weeks and return how many they are."""
     rng = np.random.default_rng(seed)
     day = np.arange(MINUTES_OPEN)

@@ -26,11 +26,11 @@ from typing import Final, get_args
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from offline.ab_parts import Cell, CheckpointPart, Choice, Part, PartFolder, Scores, sessions_digest
 from offline.artifacts import write_library
+from offline.backends import LOCAL, Backend
 from offline.baselines import Baselines
 from offline.dataset import Dataset, Progress
 from offline.scalers import ScalerKind
@@ -69,6 +69,8 @@ class AbOptions:
         Of k-means and of the bootstrap.
     n_jobs : int
         Processes; the result is the same for any number.
+    backend : Backend
+        Where they run.
     """
 
     n_splits: int = 4
@@ -76,6 +78,7 @@ class AbOptions:
     profile: str | None = None
     seed: int = 0
     n_jobs: int = -1
+    backend: Backend = LOCAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -178,10 +181,8 @@ def run_grid(dataset: Dataset, options: AbOptions, folder: PartFolder, progress:
     n_done = len(tasks) - len(missing)
     tell("Training and judging", n_done, len(tasks))
     # In whatever order they end: each is kept on disk at once.
-    jobs = Parallel(n_jobs=options.n_jobs, return_as="generator_unordered")
-    for part in jobs(
-        delayed(judge_split)(dataset, split, scaler, chosen[split.number], options.seed) for split, scaler in missing
-    ):
+    jobs = ((dataset, split, scaler, chosen[split.number], options.seed) for split, scaler in missing)
+    for part in options.backend.run(judge_split, jobs, n_jobs=options.n_jobs, in_order=False, shared=(dataset,)):
         folder.write(_name(part.split, part.scaler), part)
         parts[part.split, part.scaler] = part
         n_done += 1
@@ -300,6 +301,7 @@ def _choice(  # noqa: PLR0917 - one step of a run
         scaler="standard",
         seed=options.seed,
         n_jobs=options.n_jobs,
+        backend=options.backend,
         progress=lambda stage, n_done, n_all: tell(f"Split {split.number}: {stage.lower()}", n_done, n_all),
     )
     choice = Choice(fingerprint=run, profile=profile, n_archetypes=n_archetypes)

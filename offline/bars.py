@@ -27,7 +27,7 @@ from stream_fp.errors import ConfigError, DocumentError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["COLUMN_NAMES", "MarketBars", "Stamp", "read_bars"]
+__all__ = ["BAR_SUFFIXES", "COLUMN_NAMES", "MarketBars", "Stamp", "read_bars"]
 
 Stamp = Literal["open", "close"]
 
@@ -41,7 +41,8 @@ COLUMN_NAMES: Final[dict[str, tuple[str, ...]]] = {
     "close": ("close", "c", "<close>", "last", "close_price"),
 }  # fmt: skip
 _PRICES: Final = ("open", "high", "low", "close")
-_SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
+#: Endings of the files that `read_bars` reads, in lower case.
+BAR_SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
 _SEPARATORS: Final = (",", ";", "\t")
 #: Of the price: open and close may be so far outside low and high, as when prices were rounded one by one.
 _ROUNDING_FRACTION: Final = 1e-6
@@ -160,8 +161,8 @@ def read_bars(
 def _read_columns(path: Path, given: dict[str, str]) -> pl.DataFrame:
     """Return the five columns under our names, as the file has them; texts where it is CSV."""
     name = path.name.lower()
-    if not name.endswith(_SUFFIXES):
-        raise DocumentError(str(path), f"expected a file ending in {', '.join(_SUFFIXES)}")
+    if not name.endswith(BAR_SUFFIXES):
+        raise DocumentError(str(path), f"expected a file ending in {', '.join(BAR_SUFFIXES)}")
     try:
         if name.endswith(".parquet"):
             found = _columns(list(pl.read_parquet_schema(path)), given)

@@ -10,6 +10,7 @@ writes into the library; so the live service, which reads them there, cuts at th
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, cpu_count, delayed
+from joblib import cpu_count
 
+from offline.backends import LOCAL, Backend
 from offline.extract import ExtractedSession, ExtractionRequest, FileExtract, extract_file
 from offline.session_types import could_change, learned_schedules, learned_typical_events
 from offline.splits import ordinals
@@ -189,6 +191,7 @@ def load_dataset(
     first_date: str | None = None,
     last_date: str | None = None,
     n_jobs: int | None = None,
+    backend: Backend = LOCAL,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read the sessions of a file or folder.
@@ -211,8 +214,10 @@ def load_dataset(
     first_date, last_date : str, optional
         Leave out sessions dated before or after (ISO 8601), as if they were not there: nothing is learned from them.
     n_jobs : int, optional
-        Processes that read files, -1 for one a core; by default chosen by the size of the input. The result is the
-        same for any number.
+        Processes that read files, -1 for one a core; by default chosen by the size of the input, or all workers of a
+        cluster. The result is the same for any number.
+    backend : Backend
+        Where they run. Those of a cluster read the files themselves, this process opens none.
     progress : callable, optional
         Told after each file.
 
@@ -223,7 +228,7 @@ def load_dataset(
     """
     files = find_files(source)
     period = (first_date or "", last_date or "9999")
-    n_workers = _n_workers(files, n_jobs)
+    read = functools.partial(_extract_all, files, _n_workers(files, n_jobs, backend), backend, progress)
     request = ExtractionRequest(
         checkpoints_pct=tuple(sorted({float(pct) for pct in checkpoints_pct})),
         completion=completion,
@@ -231,7 +236,7 @@ def load_dataset(
         schedules=DEFAULT_SCHEDULES if tables is None else tables.schedules,
         typical_events={} if tables is None else tables.typical_events,
     )
-    gathered = _Gathered(_extract_all(files, request, n_workers, "Reading sessions", progress), period)
+    gathered = _Gathered(read("Reading sessions", request), period)
     sessions = gathered.sessions
     learned = request
     if tables is None:
@@ -239,8 +244,7 @@ def load_dataset(
             request, schedules=learned_schedules(sessions), typical_events=learned_typical_events(sessions)
         )
     if tables is None and could_change(sessions, request, learned):
-        stage = "Cutting prefixes with what was learned"
-        gathered = _Gathered(_extract_all(files, learned, n_workers, stage, progress), period)
+        gathered = _Gathered(read("Cutting prefixes with what was learned", learned), period)
     if not gathered.sessions:
         raise DocumentError(str(source), f"expected sessions of at least {min_events} events, {_nothing(gathered)}")
     return _dataset(gathered, learned)
@@ -286,7 +290,9 @@ def _time_order(session: ExtractedSession) -> tuple[str, int, str]:
     return session.date, session.start_us, session.session_id
 
 
-def _n_workers(files: list[Path], n_jobs: int | None) -> int:
+def _n_workers(files: list[Path], n_jobs: int | None, backend: Backend) -> int:
+    if backend.is_cluster:
+        return n_jobs or -1
     if n_jobs is None:
         n_bytes = sum(path.stat().st_size for path in files)
         n_jobs = -1 if n_bytes >= _WORTH_WORKERS_BYTES else 1
@@ -295,16 +301,20 @@ def _n_workers(files: list[Path], n_jobs: int | None) -> int:
     return max(1, min(n_jobs, len(files)))
 
 
-def _extract_all(
-    files: list[Path], request: ExtractionRequest, n_workers: int, stage: str, progress: Progress | None
+def _extract_all(  # noqa: PLR0917 - first what stays the same from stage to stage
+    files: list[Path],
+    n_workers: int,
+    backend: Backend,
+    progress: Progress | None,
+    stage: str,
+    request: ExtractionRequest,
 ) -> Iterator[FileExtract]:
     extracts: Iterator[FileExtract]
     if n_workers == 1:
         extracts = (extract_file(path, request) for path in files)
     else:
         # In order of the files, whichever worker is done first.
-        jobs = Parallel(n_jobs=n_workers, return_as="generator")
-        extracts = jobs(delayed(extract_file)(path, request) for path in files)
+        extracts = backend.run(extract_file, ((path, request) for path in files), n_jobs=n_workers)
     for n_done, found in enumerate(extracts, 1):
         if progress is not None:
             progress(stage, n_done, len(files))

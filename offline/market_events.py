@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from offline.bars import MarketBars
     from stream_fp.completion import Schedule
 
-__all__ = ["MarketSession", "find_events", "find_sessions", "session_messages"]
+__all__ = ["MarketSession", "find_events", "find_sessions", "session_messages", "timed_messages"]
 
 _STAGE: Final = "Finding events"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -165,22 +165,29 @@ def session_messages(sessions: list[MarketSession]) -> Iterator[dict[str, Any]]:
     window and follows what is stamped up to then: it is known once a bar closes at or after it. Sessions that the
     data cut off have none.
     """
+    return (message for _, message in timed_messages(sessions))
+
+
+def timed_messages(sessions: list[MarketSession]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield `session_messages`, each with its time in microseconds since 1970: that of a start is its first event's."""
     for session, place in _in_order(sessions):
         if place < 0:
-            yield {"kind": "session_end", "session_id": session.session_id,
-                   "timestamp": _iso(session.end_us, session.schedule.timezone)}  # fmt: skip
+            yield session.end_us, {"kind": "session_end", "session_id": session.session_id,
+                                   "timestamp": _iso(session.end_us, session.schedule.timezone)}  # fmt: skip
             continue
+        known_us = session.close_us[place]
         if place == 0:
-            yield _start(session)
+            yield known_us, _start(session)
         event = session.events[place]
-        yield {
+        message = {
             "session_id": session.session_id,
-            "timestamp": _iso(session.close_us[place], session.schedule.timezone),
+            "timestamp": _iso(known_us, session.schedule.timezone),
             "event_type": event.phase,
             "price": _rounded(event.price),
             "intensity": round(event.intensity, 3),
             "htf_regime": event.htf_regime,
         }
+        yield known_us, message
 
 
 def _windows(open_us: NDArray[np.int64], schedules: Mapping[str, Schedule]) -> Iterator[tuple[date, str, Schedule]]:

@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from joblib import Parallel, delayed
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from offline.backends import LOCAL, Backend
 from offline.baselines import Baselines, fit_baselines
 from offline.clusters import N_STARTS, Clusters, fit_clusters, weighted_features
 from offline.dataset import Dataset, Progress
@@ -71,6 +71,7 @@ def choose(
     scaler: ScalerKind,
     seed: int,
     n_jobs: int = -1,
+    backend: Backend = LOCAL,
     progress: Progress | None = None,
 ) -> tuple[str, int, list[SelectionTrial]]:
     """Return profile, number of archetypes, and all trials with the chosen one marked.
@@ -87,6 +88,8 @@ def choose(
         Of k-means.
     n_jobs : int
         Processes; the result is the same for any number.
+    backend : Backend
+        Where they run.
     progress : callable, optional
         Told after each trial.
     """
@@ -101,10 +104,8 @@ def choose(
         return profile or DEFAULT_PROFILE, n_archetypes or DEFAULT_N_ARCHETYPES, []
     grid = [(name, n) for name in (PROFILES if profile is None else (profile,)) for n in candidates]
     trials: list[SelectionTrial | None] = []
-    jobs = Parallel(n_jobs=n_jobs, return_as="generator")
-    for n_done, trial in enumerate(
-        jobs(delayed(_trial)(dataset, learned, judged, name, n, scaler, seed) for name, n in grid), 1
-    ):
+    jobs = ((dataset, learned, judged, name, n, scaler, seed) for name, n in grid)
+    for n_done, trial in enumerate(backend.run(_trial, jobs, n_jobs=n_jobs, shared=(dataset,)), 1):
         trials.append(trial)
         if progress is not None:
             progress("Trying archetypes", n_done, len(grid))

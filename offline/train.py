@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 import stream_fp
 from offline.archetypes import UNKNOWN_TYPE, archetype_stats
+from offline.backends import LOCAL, Backend
 from offline.clusters import fit_clusters, weighted_features
 from offline.dataset import Dataset, Progress
 from offline.prefix_centroids import Calibration
@@ -101,6 +102,8 @@ class TrainingOptions:
         Those to learn, of the ones at which the dataset was cut; None for all of them.
     n_jobs : int
         Processes for the choice; the result is the same for any number.
+    backend : Backend
+        Where these run; all else is done in this process.
     progress : callable or None
         Told the stage, how much is done, and of how much.
     """
@@ -112,6 +115,7 @@ class TrainingOptions:
     seed: int = 0
     checkpoints_pct: tuple[float, ...] | None = None
     n_jobs: int = -1
+    backend: Backend = LOCAL
     progress: Progress | None = None
 
 
@@ -243,6 +247,7 @@ def _choice(dataset: Dataset, options: TrainingOptions) -> tuple[str, int, list[
         scaler=options.scaler,
         seed=options.seed,
         n_jobs=options.n_jobs,
+        backend=options.backend,
         progress=options.progress,
     )
 

@@ -13,6 +13,7 @@ import click
 from offline.commands.options import (
     AUTO,
     archetypes_option,
+    backend_options,
     check_period,
     checkpoints_option,
     completion_option,
@@ -56,6 +57,7 @@ _MAX_SPLITS: Final = 50
 @checkpoints_option
 @completion_option
 @n_jobs_option("one a core, fewer to read a small input")
+@backend_options
 @click.option("--force", is_flag=True, help="Start anew, and replace the results that the folder holds.")
 def ab_command(
     *,
@@ -70,6 +72,8 @@ def ab_command(
     checkpoints: tuple[float, ...],
     completion: CompletionPolicy,
     n_jobs: int,
+    backend: str,
+    scheduler: str | None,
     force: bool,
 ) -> None:
     """Compare assignments, distances, confidence methods and scalers on later sessions."""
@@ -78,32 +82,36 @@ def ab_command(
     from offline.ab_parts import PartFolder  # noqa: PLC0415
     from offline.ab_results import encode_result, encode_table  # noqa: PLC0415
     from offline.ab_table import print_ab  # noqa: PLC0415
+    from offline.backends import open_backend  # noqa: PLC0415
     from offline.dataset import load_dataset  # noqa: PLC0415
 
     check_period(first, last)
     folder = PartFolder(output, force=force)
-    with file_progress() as progress:
-        dataset = load_dataset(
-            source,
-            checkpoints_pct=checkpoints,
-            completion=completion,
-            first_date=first,
-            last_date=last,
-            n_jobs=n_jobs or None,
-            progress=progress,
+    with open_backend(backend, scheduler) as opened:
+        with file_progress() as progress:
+            dataset = load_dataset(
+                source,
+                checkpoints_pct=checkpoints,
+                completion=completion,
+                first_date=first,
+                last_date=last,
+                n_jobs=n_jobs or None,
+                backend=opened,
+                progress=progress,
+            )
+        for remark in dataset.remarks:
+            say(f"left out: {remark}")
+        options = AbOptions(
+            n_splits=n_splits,
+            n_archetypes=archetypes,
+            profile=None if profile == AUTO else profile,
+            seed=seed,
+            n_jobs=n_jobs or -1,
+            backend=opened,
         )
-    for remark in dataset.remarks:
-        say(f"left out: {remark}")
-    options = AbOptions(
-        n_splits=n_splits,
-        n_archetypes=archetypes,
-        profile=None if profile == AUTO else profile,
-        seed=seed,
-        n_jobs=n_jobs or -1,
-    )
-    say(f"Comparing on {len(dataset)} sessions in {n_splits} split{'s' * (n_splits != 1)}")
-    with work_progress("task") as progress:
-        parts = run_grid(dataset, options, folder, progress)
+        say(f"Comparing on {len(dataset)} sessions in {n_splits} split{'s' * (n_splits != 1)}")
+        with work_progress("task") as progress:
+            parts = run_grid(dataset, options, folder, progress)
     say("Resampling weeks")
     sides = [(split.past, split.future) for split in make_splits(dataset, n_splits)]
     result = make_result(dataset, parts, sides, seed)

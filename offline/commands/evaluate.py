@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from offline.commands.options import check_period, input_option, n_jobs_option, period_options, seed_option
+from offline.commands.options import (
+    backend_options,
+    check_period,
+    input_option,
+    n_jobs_option,
+    period_options,
+    seed_option,
+)
 from offline.console import file_progress, say
 from offline.report import REPORT_FILES
 
@@ -41,6 +48,7 @@ __all__ = ["evaluate_command"]
 )
 @seed_option("the bootstrap intervals")
 @n_jobs_option("chosen by the size of the input", " that read files")
+@backend_options
 @click.option("--force", is_flag=True, help="Replace the report that the output folder holds.")
 def evaluate_command(
     *,
@@ -52,10 +60,13 @@ def evaluate_command(
     include_training: bool,
     seed: int,
     n_jobs: int,
+    backend: str,
+    scheduler: str | None,
     force: bool,
 ) -> None:
     """Judge a library on sessions that it has not seen, beside what is known without one."""
-    from offline.creation_time import creation_time  # noqa: PLC0415 - see `offline.commands`
+    from offline.backends import open_backend  # noqa: PLC0415 - see `offline.commands`
+    from offline.creation_time import creation_time  # noqa: PLC0415
     from offline.dataset import Tables, load_dataset  # noqa: PLC0415
     from offline.evaluate import EvaluationOptions, evaluate  # noqa: PLC0415
     from offline.places import check_new_file, write_whole  # noqa: PLC0415
@@ -70,7 +81,7 @@ def evaluate_command(
     for name in REPORT_FILES:
         check_new_file("output", output / name, force=force)
     library, metadata = load_library(model_path), load_metadata(model_path)
-    with file_progress() as progress:
+    with open_backend(backend, scheduler) as opened, file_progress() as progress:
         dataset = load_dataset(
             source,
             checkpoints_pct=tuple(model.checkpoint_pct for model in metadata.prefix_models),
@@ -80,6 +91,7 @@ def evaluate_command(
             first_date=first,
             last_date=last,
             n_jobs=n_jobs or None,
+            backend=opened,
             progress=progress,
         )
     for remark in dataset.remarks:

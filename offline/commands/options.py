@@ -16,6 +16,7 @@ from stream_fp.config import MAX_CHECKPOINT_PCT, MIN_CHECKPOINT_PCT
 __all__ = [
     "AUTO",
     "archetypes_option",
+    "backend_options",
     "check_period",
     "checkpoints_option",
     "completion_option",
@@ -115,6 +116,23 @@ completion_option: Final = click.option(
     show_default=True,
     help="How completion is measured; the service should use the same.",
 )
+
+
+_backend_option: Final = click.option(
+    "--backend",
+    default="local",
+    show_default=True,
+    metavar="local|dask",
+    help="Where jobs run: processes of this machine, or the workers of a Dask cluster. The result is the same.",
+)
+_scheduler_option: Final = click.option(
+    "--scheduler", metavar="ADDRESS", help="Of the Dask scheduler, such as tcp://10.0.0.5:8786; for --backend dask."
+)
+
+
+def backend_options(command: Command) -> Command:
+    """Add ``--backend`` and ``--scheduler``; see `offline.backends.open_backend`."""
+    return _backend_option(_scheduler_option(command))
 
 
 def period_options(command: Command) -> Command:

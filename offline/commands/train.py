@@ -14,6 +14,7 @@ import click
 from offline.commands.options import (
     AUTO,
     archetypes_option,
+    backend_options,
     check_period,
     checkpoints_option,
     completion_option,
@@ -69,6 +70,7 @@ def _model_version(_context: click.Context, _parameter: click.Parameter, value: 
 @checkpoints_option
 @completion_option
 @n_jobs_option("chosen by the size of the input")
+@backend_options
 @click.option(
     "--fingerprints",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -95,12 +97,15 @@ def train_command(
     checkpoints: tuple[float, ...],
     completion: CompletionPolicy,
     n_jobs: int,
+    backend: str,
+    scheduler: str | None,
     fingerprints: Path | None,
     force: bool,
     model_version: str | None,
 ) -> None:
     """Learn a library of archetypes from recorded sessions."""
     from offline.artifacts import check_output, write_library  # noqa: PLC0415 - see `offline.commands`
+    from offline.backends import open_backend  # noqa: PLC0415
     from offline.dataset import load_dataset  # noqa: PLC0415
     from offline.fingerprints import write_fingerprints  # noqa: PLC0415
     from offline.places import check_place  # noqa: PLC0415
@@ -111,36 +116,38 @@ def train_command(
     check_output(output, force=force)
     if fingerprints is not None:
         check_place("fingerprints", fingerprints)
-    with file_progress() as progress:
-        dataset = load_dataset(
-            source,
-            checkpoints_pct=checkpoints,
-            completion=completion,
-            first_date=first,
-            last_date=last,
-            n_jobs=n_jobs or None,
-            progress=progress,
-        )
-    for remark in dataset.remarks:
-        say(f"left out: {remark}")
-    say(f"Learning from {len(dataset)} session{'s' * (len(dataset) != 1)}")
-    if len(dataset) < FEW_SESSIONS:
-        say(
-            f"warning: {len(dataset)} sessions are few: below {FEW_SESSIONS} a prediction is little better than a guess"
-        )
-    with work_progress("step") as progress:
-        trained = train(
-            dataset,
-            TrainingOptions(
-                model_version=model_version or re.sub(r"^v(?=\d)", "", output.resolve().name),
-                n_archetypes=archetypes,
-                profile=None if profile == AUTO else profile,
-                scaler=scaler,
-                seed=seed,
-                n_jobs=n_jobs or -1,
+    with open_backend(backend, scheduler) as opened:
+        with file_progress() as progress:
+            dataset = load_dataset(
+                source,
+                checkpoints_pct=checkpoints,
+                completion=completion,
+                first_date=first,
+                last_date=last,
+                n_jobs=n_jobs or None,
+                backend=opened,
                 progress=progress,
-            ),
-        )
+            )
+        for remark in dataset.remarks:
+            say(f"left out: {remark}")
+        say(f"Learning from {len(dataset)} session{'s' * (len(dataset) != 1)}")
+        if len(dataset) < FEW_SESSIONS:
+            few = f"below {FEW_SESSIONS} a prediction is little better than a guess"
+            say(f"warning: {len(dataset)} sessions are few: {few}")
+        with work_progress("step") as progress:
+            trained = train(
+                dataset,
+                TrainingOptions(
+                    model_version=model_version or re.sub(r"^v(?=\d)", "", output.resolve().name),
+                    n_archetypes=archetypes,
+                    profile=None if profile == AUTO else profile,
+                    scaler=scaler,
+                    seed=seed,
+                    n_jobs=n_jobs or -1,
+                    backend=opened,
+                    progress=progress,
+                ),
+            )
     for note in trained.notes:
         say(f"note: {note}")
     write_library(trained, output, force=force)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,121 @@ def test_leaving_out_every_window_is_an_error(bars: Path, tmp_path: Path, capsys
     options = [word for name in DEFAULT_SCHEDULES for word in ("--window", f"{name}=")]
     assert run("events", "--bars", bars, "--output", tmp_path / "a.jsonl", *options) == 2
     assert "setting `window`" in capsys.readouterr().err
+
+
+OTHER = random_market(2, 3 * 1440)
+THIRD = random_market(3, 2 * 1440, start="2025-07-01T16:00:00")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("markets")
+    for name, market in (("NQ.parquet", MARKET), ("es-mini.csv", OTHER), ("GC.csv", THIRD)):
+        write_frame(frame_of(market), path / name)
+    (path / "readme.txt").write_text("no bars")
+    return path
+
+
+def merged_by_hand(files: list[tuple[Path, str]], folder: Path) -> bytes:
+    """What each file gives alone, in order of time and then of files."""
+    lines = []
+    for number, (path, instrument) in enumerate(files):
+        alone = written(path, folder / f"{number}.jsonl", "--instrument", instrument).splitlines(keepends=True)
+        known: list[datetime] = []
+        for line in reversed(alone):
+            message = json.loads(line)
+            # A start is known when its first event is, the line after it.
+            at = known[-1] if message.get("kind") == "session_start" else datetime.fromisoformat(message["timestamp"])
+            known.append(at)
+        lines += [
+            (at, number, place, line) for place, (at, line) in enumerate(zip(reversed(known), alone, strict=True))
+        ]
+    return b"".join(line for *_, line in sorted(lines))
+
+
+@pytest.mark.parametrize("n_jobs", ["1", "2"])
+def test_folder_gives_what_its_files_give_merged_by_time_and_then_by_file(
+    folder: Path, tmp_path: Path, n_jobs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out" / "events.jsonl"
+    found = written(folder, output, "--n-jobs", n_jobs)
+    said = capsys.readouterr()
+    files = [(folder / "GC.csv", "GC"), (folder / "NQ.parquet", "NQ"), (folder / "es-mini.csv", "es_mini")]
+    assert found == merged_by_hand(files, tmp_path)
+    assert "Finding events: 3 of 3 files\n" in said.err
+    assert "of 3 of 3 files from 2025-07-01 04:00 UTC to" in said.out
+    assert f"{2 * 4320 + 2880} read, 0 left out" in said.out
+    assert [path.name for path in output.parent.iterdir()] == ["events.jsonl"]
+
+
+def test_files_keep_the_order_in_which_they_are_given(folder: Path, tmp_path: Path) -> None:
+    output, twin = tmp_path / "a.jsonl", write_frame(frame_of(MARKET), tmp_path / "AA.parquet")
+    assert run("events", "--bars", folder / "NQ.parquet", "--bars", twin, "--output", output) == 0
+    assert output.read_bytes() == merged_by_hand([(folder / "NQ.parquet", "NQ"), (twin, "AA")], tmp_path)
+    first, second = (json.loads(line)["session_id"] for line in output.read_bytes().splitlines()[:3:2])
+    assert (first[-3:], second[-3:]) == ("-NQ", "-AA")
+
+
+def test_more_parts_than_may_be_open_are_merged_in_steps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = written(folder, tmp_path / "a.jsonl")
+    monkeypatch.setattr("offline.event_files._MAX_OPEN", 2)
+    assert written(folder, tmp_path / "b.jsonl") == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+def test_folder_of_one_file_is_called_by_its_name_unless_one_is_given(bars: Path, tmp_path: Path) -> None:
+    named = written(bars, tmp_path / "a.jsonl", "--instrument", "bars")
+    assert written(bars.parent, tmp_path / "b.jsonl") == named
+    assert written(bars.parent, tmp_path / "c.jsonl", "--instrument", "X") == named.replace(b'-bars"', b'-X"')
+
+
+def test_file_among_several_that_cannot_be_used_is_told_and_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.parquet"
+    broken.write_text("no parquet")
+    short = write_frame(frame_of(first_bars(MARKET, 50)), tmp_path / "short.csv")
+    alone = written(folder / "NQ.parquet", tmp_path / "a.jsonl", "--instrument", "NQ")
+    options = ("--bars", broken, "--bars", short, "--output", tmp_path / "b.jsonl")
+    assert run("events", "--bars", folder / "NQ.parquet", *options) == 0
+    said = capsys.readouterr()
+    assert (tmp_path / "b.jsonl").read_bytes() == alone
+    assert f"left out: {broken}: cannot be read" in said.err
+    assert f"left out: {short}: 50 bars" in said.err
+    assert "of 1 of 3 files" in said.out
+    assert run("events", "--bars", short, *options, "--force") == 2  # one name twice
+    assert run("events", "--bars", broken, "--bars", short, "--output", tmp_path / "c.jsonl") == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"stream-fp-offline: {broken}: cannot be read")
+    assert last.endswith("none of 2 files gives a message")
+    assert not (tmp_path / "c.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "said"),
+    [
+        (["NQ.csv", "deep/NQ.parquet"], [], "setting `bars`: expected one file an instrument"),
+        (["NQ.csv", "ES.csv"], ["--instrument", "X"], "setting `instrument`: names one instrument, and there are 2"),
+        (["NQ.csv", "---.csv"], [], "setting `bars`: expected a file name"),
+        (["NQ.csv", "x" * 33 + ".csv"], [], "setting `bars`: expected a file name"),
+        (["NQ.csv", "ES.csv"], ["--open-column", "nope"], "setting `open-column`: expected a column named nope"),
+    ],
+)
+def test_wrong_setting_of_several_files_is_one_line(
+    tmp_path: Path, files: list[str], options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: list[str | Path] = []
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        words += ["--bars", write_frame(frame_of(first_bars(MARKET, 50)), tmp_path / name)]
+    assert run("events", *words, "--output", tmp_path / "events.jsonl", *options) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_folder_without_bars_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    assert run("events", "--bars", tmp_path, "--output", tmp_path / "events.jsonl") == 1
+    assert "expected files ending in .parquet, .csv, .csv.gz" in capsys.readouterr().err
