@@ -22,7 +22,9 @@ from offline.backends import Backend, ClusterLostError, open_backend, part_runne
 from offline.cli import main
 from offline.dataset import Dataset, load_dataset
 from offline.simulate import interleave, simulate_sessions
+from stream_fp.cli import main as stream_fp_main
 from stream_fp.errors import ConfigError, DocumentError
+from tests.support.builders import write_tiny_library
 from tests.support.datasets import write_lines
 from tests.support.jobs import Word, count_letters, die_of, fail_of, read_where, times
 from tests.support.local_dask import LocalDask
@@ -362,3 +364,43 @@ def test_job_that_kills_its_workers_is_one_error(tmp_path: Path) -> None:
 def test_missing_file_of_a_dataset_is_the_same_error_as_ever(dask: Backend, tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="expected a file or a folder"):
         load_dataset(tmp_path / "nothing", backend=dask)
+
+
+def replay(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["stream-fp", "replay", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        stream_fp_main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_replay_gives_the_same_bytes_and_workers_alone_read(
+    cluster: LocalDask, sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--input", sessions, "--model-path", write_tiny_library(tmp_path / "v0.0.1"))
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert replay(*arguments, "--report", here, "--workers", "1", monkeypatch=monkeypatch) == 0
+    with no_file_opened(sessions):
+        assert replay(*arguments, "--report", there, *on(cluster), monkeypatch=monkeypatch) == 0
+    assert files_in(here) == files_in(there)
+    assert files_in(here)["predictions.jsonl"].count(b"\n") > N_FILES * N_SESSIONS / 2
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("dask", "setting `scheduler`: expected the address"),
+        ("dask --scheduler tcp://127.0.0.1:1", "setting `scheduler`: "),
+        ("ray --scheduler x", "setting `backend`: expected local or dask, got 'ray'"),
+    ],
+)
+def test_replay_without_a_cluster_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], backend: str, words: str
+) -> None:
+    source = write_lines(tmp_path / "sessions.jsonl", interleave(simulate_sessions(2, seed=1)))
+    model = write_tiny_library(tmp_path / "v0.0.1")
+    arguments = ("--input", source, "--model-path", model, "--backend", *backend.split())
+    assert replay(*arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
