@@ -81,16 +81,8 @@ class Inputs:
     n_bars: int
     n_messages: int
     n_sessions: int
-
-    @property
-    def bars_bytes(self) -> int:
-        """Of all files of bars."""
-        return sum(path.stat().st_size for path in self.bars)
-
-    @property
-    def messages_bytes(self) -> int:
-        """Of all files of messages."""
-        return sum(path.stat().st_size for path in self.messages)
+    bars_bytes: int
+    messages_bytes: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,6 +156,8 @@ def main() -> int:
         n_bars=inputs.n_bars,
         n_messages=inputs.n_messages,
         n_sessions=inputs.n_sessions,
+        bars_bytes=inputs.bars_bytes,
+        messages_bytes=inputs.messages_bytes,
         seconds={name: work.seconds for name, work in works.items()},
         alone_s=alone,
         cluster_start_s=cluster_s,
@@ -216,6 +210,8 @@ def _inputs(folder: Path, n_instruments: int, n_weeks: int, seed: int) -> Inputs
         n_bars=n_bars,
         n_messages=n_messages,
         n_sessions=n_sessions,
+        bars_bytes=sum(path.stat().st_size for path in paths),
+        messages_bytes=sum(path.stat().st_size for path in messages.glob("*.jsonl")),
     )
 
 

@@ -54,7 +54,8 @@ def test_every_phase_has_aliases_and_no_alias_means_two_phases() -> None:
 
 
 def test_every_file_that_a_document_names_exists() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md", "docs/prediction.md"):
+    documents = ("reliability", "prediction", "scaling")
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in documents)):
         text = (ROOT / document).read_text("utf-8")
         named = set(
             re.findall(r"`((?:tests|stream_fp|offline|deploy|benchmarks|models|docs)/[\w./-]+\.(?:py|toml|md))`", text)

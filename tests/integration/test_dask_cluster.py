@@ -399,8 +399,7 @@ def test_replay_without_a_cluster_says_so_in_one_line(
 ) -> None:
     source = write_lines(tmp_path / "sessions.jsonl", interleave(simulate_sessions(2, seed=1)))
     model = write_tiny_library(tmp_path / "v0.0.1")
-    arguments = ("--input", source, "--model-path", model, "--backend", *backend.split())
-    assert replay(*arguments, monkeypatch=monkeypatch) == 2
+    assert replay("--input", source, "--model-path", model, "--backend", *backend.split(), monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
