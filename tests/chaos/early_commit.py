@@ -14,8 +14,8 @@ from stream_fp.kafka.progress import Progress
 from stream_fp.kafka.publisher import Publisher
 from stream_fp.outcomes import Outcome
 
-#: Between the two: long enough that a fault at a random moment falls between them now and then.
-_GAP_S: Final = 0.2
+#: Between the two: long enough that a fault at a random moment mostly falls between them.
+_GAP_S: Final = 0.6
 
 _publish_both = Publisher.publish
 
