@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
+# Processes that share the test files, those that take longest first; 0 runs all in one, as a debugger needs it.
+TEST_PROCESSES ?= 2
 # Of a chaos run; BROKERS is 1 or 3, and a session has about 83 events.
 FAULTS ?= 200
 SEED ?= 1
@@ -26,7 +28,7 @@ demo: $(VENV)/.compiled ## Train, stream and predict on this machine; no broker 
 	@$(BIN)/stream-fp demo
 
 test: $(VENV)/.dev-installed $(VENV)/.compiled ## Run all tests; those that need a broker find or start one
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 compile: $(VENV)/.compiled ## Compile the hot path anew where its sources have changed (tests and benchmarks do so too)
 

@@ -11,7 +11,7 @@ import os
 import uuid
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -30,6 +30,7 @@ REQUIRE_BROKER = "STREAM_FP_REQUIRE_BROKER"
 
 _broker_used = pytest.StashKey[Broker]()
 _broker_lacking = pytest.StashKey[str]()
+_brokers_of_workers = pytest.StashKey[list[str]]()
 
 
 def pytest_configure() -> None:
@@ -167,16 +168,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(*args, **(kwargs | {"func_only": True})), append=False)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker of pytest-xdist knows of its broker to the process that sums up."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["broker"] = _told_of_broker(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401 - of pytest-xdist, where that is used
+    """Take what a worker knows of its broker."""
+    if text := getattr(node, "workeroutput", {}).get("broker"):
+        node.config.stash.setdefault(_brokers_of_workers, []).append(text)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say which broker was used, and what was skipped and why."""
     terminalreporter.section("broker and skipped tests")
-    if used := config.stash.get(_broker_used, None):
-        text = f"{used.origin} at {used.bootstrap_servers}, ready after {used.start_s:.1f} s"
-    elif lacking := config.stash.get(_broker_lacking, None):
-        text = lacking
-    else:
-        text = "no test asked for one"
-    terminalreporter.line(f"broker: {text}")
+    told = config.stash.get(_brokers_of_workers, []) or [_told_of_broker(config)]
+    for text in sorted({text for text in told if text}) or ["no test asked for one"]:
+        terminalreporter.line(f"broker: {text}")
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
         for report in terminalreporter.getreports("skipped")
@@ -185,6 +195,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"SKIPPED {n_tests}: {reason}")
     if not reasons:
         terminalreporter.line("skipped: nothing")
+
+
+def _told_of_broker(config: pytest.Config) -> str:
+    if used := config.stash.get(_broker_used, None):
+        return f"{used.origin} at {used.bootstrap_servers}, ready after {used.start_s:.1f} s"
+    return config.stash.get(_broker_lacking, "")
 
 
 def _is_served(topic: Mapping[str, object], n_partitions: int) -> bool:

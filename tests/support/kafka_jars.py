@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -59,6 +59,13 @@ def fetch_jars() -> Path:
         message = "no Maven to fetch Kafka's jars with (Debian: apt-get install maven)"
         raise BrokerUnavailableError(message)
     JARS.mkdir(parents=True, exist_ok=True)
+    # One at a time: Maven's own repository is not made for several.
+    with (JARS / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return jars if jars.is_dir() else _fetched(maven, jars)
+
+
+def _fetched(maven: str, jars: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="incomplete-", dir=JARS) as folder:
         partial = Path(folder) / "jars"
         command = [maven, "-q", "-B", "-f", str(RESOURCES / "pom.xml"), "dependency:copy-dependencies"]
@@ -79,9 +86,7 @@ def fetch_jars() -> Path:
             errors = [line for line in result.stdout.splitlines() if "ERROR" in line]
             message = "Maven could not fetch Kafka's jars:\n  " + "\n  ".join(errors[:3])
             raise BrokerUnavailableError(message)
-        # Another test run may have been quicker; its folder is as good.
-        with contextlib.suppress(OSError):
-            partial.rename(jars)
+        partial.rename(jars)
     return jars
 
 
