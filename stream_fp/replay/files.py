@@ -9,7 +9,8 @@ from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.errors import DocumentError
 from stream_fp.files import find_files
-from stream_fp.replay.follower import N_DEAD_LETTERS_SHOWN, Follower, Place, Variant
+from stream_fp.replay.follower import Follower
+from stream_fp.replay.lanes import N_DEAD_LETTERS_SHOWN, Place, Variant
 from stream_fp.replay.results import ReplaySummary
 from stream_fp.replay.worker import batches_of_file
 

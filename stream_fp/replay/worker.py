@@ -23,7 +23,8 @@ from stream_fp.kafka.history import Span, TopicHistory
 from stream_fp.kafka.ranges import Range
 from stream_fp.loading import load_classifier
 from stream_fp.messages import Record
-from stream_fp.replay.follower import N_DEAD_LETTERS_SHOWN, Follower, FollowerState, Lane, Place, Variant
+from stream_fp.replay.follower import Follower, FollowerState
+from stream_fp.replay.lanes import N_DEAD_LETTERS_SHOWN, Lane, Place, Variant
 from stream_fp.replay.parts import Books, PartFiles
 from stream_fp.replay.plan import Job, NamedSettings
 

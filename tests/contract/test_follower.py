@@ -20,7 +20,8 @@ from stream_fp.library import load_library
 from stream_fp.messages import Prediction, encode_prediction
 from stream_fp.outcomes import Published
 from stream_fp.predictor import Predictor
-from stream_fp.replay.follower import Follower, FollowerState, Place, Variant
+from stream_fp.replay.follower import Follower, FollowerState
+from stream_fp.replay.lanes import Place, Variant
 from stream_fp.replay.rows import BacktestRow, decode_row
 from tests.contract.test_rebuild import SETTINGS, steps, stream_of
 from tests.support.builders import Record, make_engine, records, write_tiny_library
