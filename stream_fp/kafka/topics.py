@@ -10,7 +10,7 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from stream_fp.config import Settings
 from stream_fp.errors import TopicMissingError
 
-__all__ = ["ensure_topic", "ensure_topics", "topic_layouts"]
+__all__ = ["create_topic", "ensure_topic", "ensure_topics", "topic_layouts"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,9 +41,8 @@ async def ensure_topics(admin: AIOKafkaAdminClient, settings: Settings) -> dict[
         if not settings.create_topics:
             raise TopicMissingError(topic, setting)
         # As many partitions and copies as the input has: what comes from it deserves no less.
-        await _create(admin, NewTopic(topic, n_input, n_replicas, topic_configs=configs))
         layouts[topic] = n_input, n_replicas
-        _logger.info("created topic %s with %d partitions", topic, n_input)
+        await create_topic(admin, topic, layouts[topic], configs)
     return {topic: n for topic, (n, _) in layouts.items()}
 
 
@@ -70,10 +69,8 @@ async def ensure_topic(admin: AIOKafkaAdminClient, topic: str, *, like: str, set
     if topic not in layouts:
         if not create:
             raise TopicMissingError(topic, setting)
-        n_partitions, n_replicas = layouts.get(like, (1, -1))
-        await _create(admin, NewTopic(topic, n_partitions, n_replicas))
-        _logger.info("created topic %s with %d partitions", topic, n_partitions)
-        return n_partitions
+        layouts[topic] = layouts.get(like, (1, -1))
+        await create_topic(admin, topic, layouts[topic])
     return layouts[topic][0]
 
 
@@ -89,9 +86,23 @@ async def topic_layouts(admin: AIOKafkaAdminClient) -> dict[str, tuple[int, int]
     }
 
 
-async def _create(admin: AIOKafkaAdminClient, topic: NewTopic) -> None:
-    response = await admin.create_topics([topic])
+async def create_topic(
+    admin: AIOKafkaAdminClient, topic: str, layout: tuple[int, int], configs: dict[str, str] | None = None
+) -> None:
+    """Create a topic, or find that somebody just did.
+
+    Parameters
+    ----------
+    admin : AIOKafkaAdminClient
+    topic : str
+    layout : tuple of int
+        Number of partitions and of replicas.
+    configs : dict of str to str, optional
+    """
+    n_partitions, n_replicas = layout
+    response = await admin.create_topics([NewTopic(topic, n_partitions, n_replicas, topic_configs=configs or {})])
     for _, code, *_message in response.topic_errors:
         error = for_code(code)
         if code and error is not TopicAlreadyExistsError:
-            raise error(f"creating topic {topic.name}")
+            raise error(f"creating topic {topic}")
+    _logger.info("created topic %s with %d partitions", topic, n_partitions)

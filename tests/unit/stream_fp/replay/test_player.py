@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stream_fp.files import read_records
 from stream_fp.messages import Record
 from stream_fp.replay import sources
-from stream_fp.replay.rehearsal import RehearsalSummary, play
+from stream_fp.replay.player import RehearsalSummary, play
 from stream_fp.replay.sources import FileSource, OpenFiles, Source
 from tests.support.builders import end, event, records, start, us_at
 
