@@ -1,11 +1,11 @@
 """Measure `stream-fp replay`: records a second from a file of JSON Lines, and from a topic of a real broker.
 
-The command itself, as a process that writes its predictions to a file. To leave its start out (interpreter, imports,
-library, the client's first answers), each source is replayed whole and in its first fifth, and the difference counts:
-so many more records took so much longer. The stream is that of many instruments at once, in one partition. For
-comparison, decoding alone and the engine are measured in this process in the same rounds. File and topic have to give
-the same bytes. Where there is no broker, the topic is left out. Prints a table and writes
-``build/benchmarks/replay.json``.
+The command itself, as one process that writes its predictions to a file; of the file also with what came of them. To
+leave its start out (interpreter, imports, library, the client's first answers), each source is replayed whole and in
+its first fifth, and the difference counts: so many more records took so much longer. The stream is that of many instruments
+at once, in one partition. For comparison, decoding alone and the engine are measured in this process in the same
+rounds. File and topic have to give the same bytes. Where there is no broker, the topic is left out. Prints a table and
+writes ``build/benchmarks/replay.json``.
 
     python -m benchmarks.replay [--rounds 5] [--instruments 200] [--sessions 28] [--seed 1] [--quick]
 """
@@ -43,7 +43,9 @@ from stream_fp.predictor import Predictor
 from tests.support.broker import BrokerUnavailableError, running_broker
 
 DECODE, ENGINE = "decode alone", "engine with predictions"
-FILE, TOPIC = "replay of a file", "replay of a topic"
+FILE, JUDGED, TOPIC = "replay of a file", "the same, with outcomes and judgement", "replay of a topic"
+#: One process, so that a record is compared with a record.
+ALONE = ("--workers", "1", "--no-outcomes")
 #: Of the records: what the shorter of the two replays has.
 SHORT_FRACTION = 0.2
 BATCH = 500
@@ -176,16 +178,19 @@ async def _sources(
     records: Sequence[FileRecord], n_part: int, folder: Path, servers: str | None
 ) -> AsyncIterator[dict[str, Replays]]:
     """Yield what can be replayed, by name: part and whole of the records, as files and as topics."""
-    files, topics = [], []
+    files, judged, topics = [], [], []
     async with contextlib.AsyncExitStack() as stack:
         for length, some in (("part", records[:n_part]), ("whole", records)):
             path = folder / f"{length}.jsonl"
             path.write_bytes(b"\n".join(record.value or b"" for record in some))
-            files.append(("--input", str(path)))
+            files.append(("--input", str(path), *ALONE))
+            judged.append(("--input", str(path), "--workers", "1", "--outcomes"))
             if servers is not None:
                 partition = await stack.enter_async_context(filled_topic("replay", servers, some))
-                topics.append(("--bootstrap-servers", servers, "--input-topic", str(partition.topic)))
-        yield {FILE: Replays(files[0], files[1])} | ({TOPIC: Replays(topics[0], topics[1])} if topics else {})
+                topics.append(("--bootstrap-servers", servers, "--input-topic", str(partition.topic), *ALONE))
+        yield {FILE: Replays(files[0], files[1]), JUDGED: Replays(judged[0], judged[1])} | (
+            {TOPIC: Replays(topics[0], topics[1])} if topics else {}
+        )
 
 
 def _replay(arguments: Sequence[str], library: Path, folder: Path, *, n_records: int) -> tuple[float, bytes]:
@@ -203,7 +208,7 @@ def _replay(arguments: Sequence[str], library: Path, folder: Path, *, n_records:
 
 
 def _figures(us: dict[str, list[float]], reference: dict[str, Samples]) -> dict[str, float]:
-    names = {FILE: "replay_file", TOPIC: "replay_topic"}
+    names = {FILE: "replay_file", JUDGED: "replay_judged", TOPIC: "replay_topic"}
     return {
         f"{names[name]}_{figure}": value
         for name, values in us.items()
