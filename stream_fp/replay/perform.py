@@ -92,7 +92,7 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
         raise ConfigError("output_topic", "expected one set of settings, whose predictions are published, got several")
     with _folder(options) as folder, _interruptible():
         # Looked for first: without them, an older output stays as it is.
-        files = None if options.source is None else _files(options.source, outputs, folder)
+        files = None if options.source is None else _files(options.source, outputs, folder, options.report)
         replay = Replay(
             variants=named,
             source=options.words,
@@ -161,14 +161,12 @@ def _named(name: str, settings: Settings) -> NamedSettings:
     return NamedSettings(name=name, settings=settings, library=load_library(Path(settings.model_path)).fingerprint)
 
 
-def _files(source: Path, outputs: list[Path | None], parts: Path) -> list[tuple[Path, int]]:
-    """Return session files with their sizes, but for those that are our own."""
-    ours = {output.absolute() for output in outputs if output is not None}
-    files = [
-        path for path in find_files(source) if path.absolute() not in ours and parts not in path.absolute().parents
-    ]
+def _files(source: Path, outputs: list[Path | None], *folders: Path | None) -> list[tuple[Path, int]]:
+    """Return session files with their sizes, but for those that are our own: outputs, and what lies in some folders."""
+    ours = {place.absolute() for place in (*outputs, *folders) if place is not None}
+    files = [path for path in find_files(source) if ours.isdisjoint((path.absolute(), *path.absolute().parents))]
     if not files:
-        raise DocumentError(str(source), "expected session files, found none but the output")
+        raise DocumentError(str(source), "expected session files, found none but our own output")
     return [(path, path.stat().st_size) for path in files]
 
 

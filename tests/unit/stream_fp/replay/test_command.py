@@ -178,3 +178,16 @@ def test_files_that_changed_are_not_gone_on_with(folder: Path, model: Path, expe
     assert output.read_bytes().splitlines() == [
         line.replace(str(folder).encode(), str(source).encode()) for line in expected.splitlines()
     ]
+
+
+def test_what_it_wrote_itself_is_not_replayed(folder: Path, model: Path, expected: bytes, tmp_path: Path) -> None:
+    source = tmp_path / "sessions"
+    source.mkdir()
+    for path in folder.glob("*.jsonl"):
+        (source / path.name).write_bytes(path.read_bytes())
+    arguments = ("--input", source, "--model-path", model, "--output", source / "p.jsonl", "--report", source / "report")
+    for _ in range(2):
+        ended = replay(*arguments, "--force")
+        assert ended.status == 0, ended.error
+        assert "not used" not in ended.error
+        assert (source / "p.jsonl").read_bytes() == expected
