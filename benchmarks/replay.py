@@ -3,9 +3,9 @@
 The command itself, as one process that writes its predictions to a file; of the file also with what came of them. To
 leave its start out (interpreter, imports, library, the client's first answers), each source is replayed whole and in
 its first fifth, and the difference counts: so many more records took so much longer. The stream is that of many
-instruments at once, in one partition. For comparison, decoding alone and the engine are measured in this process in the same
-rounds. File and topic have to give the same bytes. Where there is no broker, the topic is left out. Prints a table and
-writes ``build/benchmarks/replay.json``.
+instruments at once, in one partition. For comparison, decoding alone and the engine are measured in this process in
+the same rounds. File and topic have to give the same bytes. Where there is no broker, the topic is left out. Prints a
+table and writes ``build/benchmarks/replay.json``.
 
     python -m benchmarks.replay [--rounds 5] [--instruments 200] [--sessions 28] [--seed 1] [--quick]
 """

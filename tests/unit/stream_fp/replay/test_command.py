@@ -185,9 +185,9 @@ def test_what_it_wrote_itself_is_not_replayed(folder: Path, model: Path, expecte
     source.mkdir()
     for path in folder.glob("*.jsonl"):
         (source / path.name).write_bytes(path.read_bytes())
-    arguments = ("--input", source, "--model-path", model, "--output", source / "p.jsonl", "--report", source / "report")
+    places = ("--output", source / "p.jsonl", "--report", source / "report")
     for _ in range(2):
-        ended = replay(*arguments, "--force")
+        ended = replay("--input", source, "--model-path", model, *places, "--force")
         assert ended.status == 0, ended.error
         assert "not used" not in ended.error
         assert (source / "p.jsonl").read_bytes() == expected
