@@ -4,3 +4,5 @@ From topics, partition by partition, or from files, which stand for partitions. 
 them, through `follower`, which is pure, into the files of `parts`; `run` hands the parts of a `plan` to processes and
 puts together what they wrote. Predictions are the bytes that the live service publishes for the same records.
 """
+
+__all__: list[str] = []
