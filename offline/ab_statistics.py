@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from offline.ab_results import DecidedBy, Verdict
 from offline.report import Interval
@@ -22,11 +22,14 @@ from offline.report import Interval
 __all__ = ["holm", "joint_bands", "mcnemar", "simultaneous_bands", "verdict_of"]
 
 Array = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 #: Chance, over all cells of a checkpoint together, that one is called different although it is not.
 _LEVEL: Final = 0.05
 #: Spread of a difference, in nats, below which two cells said the same but for rounding.
 _NO_SPREAD: Final = 1e-12
+#: A spread between clusters needs two of them.
+_MIN_CLUSTERS: Final = 2
 
 
 def mcnemar(n_only_first: int, n_only_second: int) -> float:
@@ -80,21 +83,28 @@ def simultaneous_bands(samples: Array, means: Array, reference: int) -> tuple[Ar
     return differences - reach, differences + reach
 
 
-def joint_bands(samples: Array, differences: Array) -> tuple[Array, Array]:
+def joint_bands(samples: Array, differences: Array, n_clusters: Ints) -> tuple[Array, Array]:
     """Return bands of differences which hold for all of them at once, whatever each is a difference of.
+
+    The spread of bootstrap samples of n clusters is too small by the root of (n - 1) / n, and is itself known only so
+    well: hence Student's t with n - 1 degrees of freedom in place of the normal distribution.
 
     Parameters
     ----------
     samples : ndarray of shape (n_samples, n_differences)
         In the same bootstrap samples.
     differences : ndarray of shape (n_differences,)
+    n_clusters : ndarray of shape (n_differences,), int64
+        How many were resampled; a single one counts as two, whose bands are wide.
 
     Returns
     -------
     low, high : ndarray of shape (n_differences,)
     """
     centered = samples - differences
-    reach = np.quantile(_largest(centered), 1.0 - _LEVEL) * centered.std(axis=0)
+    n = np.maximum(n_clusters, _MIN_CLUSTERS)
+    quantile = t.isf(norm.sf(np.quantile(_largest(centered), 1.0 - _LEVEL)), n - 1) * np.sqrt(n / (n - 1))
+    reach = quantile * centered.std(axis=0)
     return differences - reach, differences + reach
 
 

@@ -215,6 +215,7 @@ class _Scores:
 def _ece_by_chance(confidences: Array, seed: int) -> float:
     """Return the mean calibration error of predictions that are right exactly as often as they say."""
     rng = np.random.default_rng(seed)
+    confidences = np.sort(confidences)  # in any order of sessions the same
     draws = [rng.random(len(confidences)) < confidences for _ in range(_N_DRAWS)]
     return float(np.mean([expected_calibration_error(confidences, is_right) for is_right in draws]))
 

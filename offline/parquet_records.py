@@ -41,9 +41,10 @@ _NEEDED: Final = ("session_id", "timestamp", "event_type", "price")
 #: Fields that hold whole numbers where they hold numbers.
 _WHOLE: Final = ("htf_regime", "event_id")
 _N_COLUMNS_SHOWN: Final = 12
-#: Rows read first, before it is known how large they are, and at most.
-_FIRST_ROWS: Final = 1_000
+#: Rows read first, before it is known how large they are, and at most; no more at once than so many times the last.
+_FIRST_ROWS: Final = 8
 _MAX_ROWS: Final = 100_000
+_GROWTH: Final = 8
 #: Of rows read at once, as polars holds them.
 _BATCH_BYTES: Final = 16 * 2**20
 _ISO: Final = "%Y-%m-%dT%H:%M:%S%.f"
@@ -86,7 +87,7 @@ def read_parquet(path: Path, *, first_offset: int = 0) -> Iterator[FileRecord]:
         for offset, (key, value) in enumerate(found, first_offset + place.n_done):
             yield FileRecord(offset, key, value)
         place.n_done += batch.height
-        n_rows = max(1, min(_MAX_ROWS, int(n_rows * _BATCH_BYTES / max(1, batch.estimated_size()))))
+        n_rows = max(1, min(_MAX_ROWS, _GROWTH * n_rows, int(n_rows * _BATCH_BYTES / max(1, batch.estimated_size()))))
 
 
 class _Place:

@@ -6,6 +6,7 @@ The work itself is in `stream_fp.replay`.
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,8 @@ __all__ = ["replay_command"]
 _SETTINGS: Final = (*ENGINE_SETTINGS, *TOPIC_SETTINGS)
 #: By the time stamps of Kafka: as long as a session may be silent and stay open, and a day.
 _LOOK_BACK_DAYS: Final = 4.0
+#: Of a settings file: names files and folders of what came of it.
+_NAME: Final = re.compile(r"[\w][\w.\-]*")
 
 
 def _bounds(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> tuple[Bound, ...]:
@@ -86,7 +89,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str | Non
 )
 @click.option(
     "--backend",
-    type=click.Choice(["local", "dask", "ray"]),
+    metavar="[local|dask]",
     default="local",
     show_default=True,
     help="Where they run: here, or on a cluster that sees the same files.",
@@ -133,7 +136,7 @@ def replay_command(
     outcomes: bool | None,
     speed: tuple[float | None] | None,
     **options: Any,  # noqa: ANN401 - one per option and per setting
-) -> None:
+) -> int:
     """Run recorded sessions, of topics or of files, through the engine.
 
     Predictions come as JSON Lines: to --output, else into the folder of --report, else to standard output. Reading a
@@ -146,10 +149,10 @@ def replay_command(
     settings = settings_from(config, flags)
     wanted = ReplayOptions(
         topics=topics or (settings.input_topic,),
-        with_outcomes=outcomes if outcomes is not None else bool(options["output"] or options["report"]),
+        with_outcomes=outcomes if outcomes is not None else bool(options["output"] or options["report"] or compare),
         **options,
     )
-    named_topic = topics or flags["input_topic"] or flags["bootstrap_servers"]
+    named_topic = topics or flags["input_topic"] or (flags["bootstrap_servers"] and not wanted.output_topic)
     if wanted.source is not None and named_topic:
         raise click.UsageError("expected either --input or a topic, got both")
     if wanted.source is not None and (wanted.from_ or wanted.to):
@@ -163,17 +166,17 @@ def replay_command(
         )
     if wanted.resume and wanted.output is None and wanted.report is None:
         raise click.UsageError("--resume needs --output or --report: what was done lies beside them")
-    if wanted.report is not None and not wanted.with_outcomes:
-        raise click.UsageError("--report shows outcomes; leave --no-outcomes out")
+    if not wanted.with_outcomes and (wanted.report is not None or compare):
+        raise click.UsageError("--report and --compare show outcomes; leave --no-outcomes out")
     if speed is None:
         variants = _variants(settings_files, flags) if compare else {"": settings}
-        perform(wanted, variants)
-        return
+        return perform(wanted, variants)
     if wanted.output_topic is None:
         raise click.UsageError("--speed needs --output-topic: the topic to publish the records to")
     if compare or wanted.output or wanted.report or wanted.resume:
         raise click.UsageError("with --speed nothing is predicted: leave --compare, --output, --report, --resume out")
     rehearse(wanted, settings, speed[0])
+    return 0
 
 
 def _check_times(from_: tuple[Bound, ...], to: tuple[Bound, ...]) -> None:
@@ -188,6 +191,8 @@ def _variants(files: tuple[Path, ...], flags: dict[str, Any]) -> dict[str, Setti
     """Load the settings of each file; flags win over all of them."""
     found: dict[str, Settings] = {}
     for path in files:
+        if not _NAME.fullmatch(path.stem) or path.stem.endswith(".json"):
+            raise ConfigError("compare", f"expected file names of letters, digits, dots, - and _, got {path.name!r}")
         if path.stem in found:
             raise ConfigError("compare", f"expected files of different names, got `{path.stem}` twice")
         found[path.stem] = settings_from(path, flags)

@@ -42,7 +42,7 @@ Ints = npt.NDArray[np.int64]
 _Key = tuple[str, int, str]
 
 #: Fewer weeks say too little of how weeks differ for a band made of them to be believed.
-_MIN_WEEKS: Final = 6
+_MIN_WEEKS: Final = 10
 _LEVEL: Final = 0.05
 _MORE_IS_BETTER: Final = frozenset({"share_predicted", "rest_r2", "accuracy"})
 _OF_ARCHETYPES: Final = frozenset({"accuracy", "log_loss", "brier"})
@@ -215,7 +215,8 @@ def _differences(
     pairs = [(rank.scores[measure][name], rank.scores[measure][names[0]]) for rank, measure, name in places]
     values = np.array([score.compared - reference.compared for score, reference in pairs])
     samples = np.column_stack([score.samples - reference.samples for score, reference in pairs])
-    low, high = joint_bands(samples, values)
+    weeks = [rank.n_weeks_in_all if measure == "share_predicted" else rank.n_weeks for rank, measure, _ in places]
+    low, high = joint_bands(samples, values, np.array(weeks, dtype=np.int64))
     p_values = {
         place: _mcnemar(rank.is_right[name], rank.is_right[names[0]])
         for place, (rank, measure, name) in enumerate(places)

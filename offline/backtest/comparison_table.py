@@ -16,7 +16,7 @@ __all__ = ["print_comparison"]
 
 #: What a measure is called, and whether it is a share.
 _MEASURES: Final[dict[MeasureName, tuple[str, bool]]] = {
-    "share_predicted": ("sessions predicted", True),
+    "share_predicted": ("predicted, of those that any is", True),
     "pct_seen": ("of the session seen, %\n(less is earlier)", False),
     "pinball": ("range: pinball loss,\n% of price", False),
     "coverage_80": ("range: within P10-P90\n(80 % is meant)", True),

@@ -27,11 +27,12 @@ from offline.baselines import check_tables
 from offline.dataset import Prefixes
 from offline.guesses import Came, Moments, Named, judged_beside_guesses
 from offline.judging import Judged, group_scores, judge
-from offline.report import Interval, TrainingPeriod
+from offline.report import CheckpointReport, Interval, TrainingPeriod
 from offline.scores import wilson_interval
 from offline.splits import EMBARGO_DAYS, ordinals
 from stream_fp.artifacts import Metadata, PrefixModelArrays
 from stream_fp.classifier import Classifier
+from stream_fp.errors import ModelLoadError
 from stream_fp.features import N_FEATURES
 from stream_fp.library import Library, load_library, load_metadata
 from stream_fp.prefix_model import OUTCOMES, PrefixModel
@@ -44,6 +45,8 @@ Bools = npt.NDArray[np.bool_]
 
 #: Fewer sessions than these make intervals so wide that a note says so.
 _FEW_SESSIONS: Final = 100
+#: Intervals come from resampling weeks.
+_FEW_WEEKS: Final = 6
 #: Of the bootstrap, for every figure of a backtest: the same rows give the same bytes.
 SEED: Final = 0
 #: Ranges are published with four decimals.
@@ -88,6 +91,8 @@ def load_replayed(result: VariantResult, table: pl.DataFrame) -> Replayed:
         When it cannot be loaded, or its tables of guesses do not fit it.
     """
     library, metadata = load_library(result.model_path), load_metadata(result.model_path)
+    if library.fingerprint != result.library:
+        raise ModelLoadError(f"{result.model_path}: the library was changed since the predictions were made")
     check_tables(metadata)
     return Replayed(result=result, table=table, library=library, metadata=metadata)
 
@@ -129,7 +134,7 @@ def score(replayed: Replayed) -> Backtest:
         checkpoints=checkpoints,
         groups=groups,
         mean_pct_seen=mean_pct_seen,
-        notes=_notes(replayed, shown, known, unseen, is_in_sample=is_in_sample),
+        notes=_notes(replayed, shown, known, unseen, checkpoints, is_in_sample=is_in_sample),
         settings=result.settings,
     )
 
@@ -250,7 +255,7 @@ def _books(result: VariantResult) -> Books:
         n_records=counts.consumed,
         n_dead_letters=sum(counts.dead_lettered.values()),
         n_ignored=sum(counts.ignored.values()),
-        n_sessions=counts.sessions_opened,
+        n_sessions=counts.sessions_opened + edges.n_before,
         n_cut_at_start=edges.n_at_start,
         n_cut_at_end=edges.n_at_end,
         n_unpredicted=dict(sorted(counts.unpredicted.items())),
@@ -268,10 +273,36 @@ def _left_out(table: pl.DataFrame, known: Bools, unseen: Bools, *, is_in_sample:
     return {reason: n for reason, n in found.items() if n}
 
 
-def _notes(replayed: Replayed, shown: pl.DataFrame, known: Bools, unseen: Bools, *, is_in_sample: bool) -> list[str]:
+def _drift_notes(shown: pl.DataFrame, checkpoints: dict[str, CheckpointReport]) -> list[str]:
+    """Say where one archetype came so often that naming it always would have been as good as the model."""
+    notes = []
+    for key, checkpoint in checkpoints.items():
+        came = shown.filter(pl.col("checkpoint_pct") == float(key))["true_archetype_id"].to_list()
+        commonest, n = Counter(came).most_common(1)[0]
+        if n / len(came) >= checkpoint.accuracy:
+            notes.append(
+                f"At {key} %, {n / len(came):.0%} of these sessions became archetype {commonest}: to name it always "
+                f"would have been right as often as the model ({checkpoint.accuracy:.0%}), had anybody known it. "
+                "The guesses beside it are of the training period, and these sessions are not like those"
+            )
+    return notes
+
+
+def _notes(
+    replayed: Replayed,
+    shown: pl.DataFrame,
+    known: Bools,
+    unseen: Bools,
+    checkpoints: dict[str, CheckpointReport],
+    *,
+    is_in_sample: bool,
+) -> list[str]:
     training, table = replayed.metadata.training, replayed.table
     period = f"{training.first_date} to {training.last_date}"
-    notes = []
+    notes = _drift_notes(shown, checkpoints)
+    n_weeks = len({date.fromisoformat(day).isocalendar()[:2] for day in shown["date"]})
+    if 0 < n_weeks < _FEW_WEEKS:
+        notes.append(f"All of it is of {n_weeks} week{'s' * (n_weeks != 1)}: intervals from so few mean little")
     if is_in_sample:
         days = [day for day, judged in zip(table["date"], known, strict=True) if judged]
         n_within = sum(training.first_date <= day <= training.last_date for day in days)

@@ -6,6 +6,7 @@ Reads outside any group and commits nothing. What comes while it reads is left o
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from stream_fp.errors import ConfigError, ServiceError, TopicMissingError
 from stream_fp.kafka.clients import close_within, new_admin, new_reader
 from stream_fp.kafka.ranges import Bound, Range, bound_of, check_bounds
 from stream_fp.kafka.topics import topic_layouts
+from stream_fp.open_sessions import LONG_SILENCE_US
 
 __all__ = ["Span", "TopicHistory"]
 
@@ -86,6 +88,7 @@ class TopicHistory:
         from_: Sequence[Bound] = (),
         to: Sequence[Bound] = (),
         look_back_us: int = 0,
+        with_marks: bool = False,
     ) -> list[Range]:
         """Return what each partition of some topics holds between two bounds now, in order of topics and partitions.
 
@@ -96,6 +99,8 @@ class TopicHistory:
             First to be taken, and first not to be taken any more; everything by default.
         look_back_us : int
             How much older than the first record of the range, by the time stamps of Kafka, records are read from.
+        with_marks : bool
+            Whether to read the first record of each.
 
         Raises
         ------
@@ -113,12 +118,18 @@ class TopicHistory:
             check_bounds(from_, replayed, "from")
             check_bounds(to, replayed, "to")
             partitions = [TopicPartition(topic, number) for topic, n in replayed.items() for number in range(n)]
-            return await self._ranges(partitions, from_, to, look_back_us)
+            return await self._ranges(partitions, from_, to, look_back_us, with_marks=with_marks)
         except KafkaError as error:
             raise ServiceError(f"looking for topics {', '.join(topics)}: {error!r}") from error
 
     async def _ranges(
-        self, partitions: list[TopicPartition], from_: Sequence[Bound], to: Sequence[Bound], look_back_us: int
+        self,
+        partitions: list[TopicPartition],
+        from_: Sequence[Bound],
+        to: Sequence[Bound],
+        look_back_us: int,
+        *,
+        with_marks: bool,
     ) -> list[Range]:
         oldest = await self._reader.beginning_offsets(partitions)
         ends = await self._reader.end_offsets(partitions)
@@ -131,11 +142,19 @@ class TopicHistory:
             end = min(ends[p], max(oldest[p], await self._offset_of(stops, p, ends[p], ends[p])))
             # Time stamps need not ascend: then the first record after the one may come behind that after the other.
             end = max(first, end)
-            read_from = first
-            if oldest[p] < first < end and look_back_us:
-                read_from = await self._look_back(p, first, end, look_back_us)
-            older_gone = 0 < oldest[p] == read_from
-            found.append(Range(partition=p, read_from=read_from, first=first, end=end, older_gone=older_gone))
+            read_from = await self._look_back(p, begins, first, end, look_back_us) if oldest[p] < first < end else first
+            # What was open at `first` for longer than a session can be silent is nobody's.
+            is_covered = look_back_us >= LONG_SILENCE_US and read_from > oldest[p]
+            found.append(
+                Range(
+                    partition=p,
+                    read_from=read_from,
+                    first=first,
+                    end=end,
+                    lacks_older=read_from > 0 and not is_covered,
+                    mark=await self.mark(p, read_from, end) if with_marks else "",
+                )
+            )
         return found
 
     async def _offset_of(self, bound: Bound | None, partition: TopicPartition, default: int, end: int) -> int:
@@ -148,15 +167,40 @@ class TopicHistory:
         found = (await self._reader.offsets_for_times({partition: moment_ms}))[partition]
         return end if found is None else int(found.offset)
 
-    async def _look_back(self, partition: TopicPartition, first: int, end: int, look_back_us: int) -> int:
-        """Return the offset of the first record that is so much older than the one at `first`, or younger."""
-        async with contextlib.aclosing(self.read(Span(partition=partition, first=first, end=end))) as batches:
-            records = await anext(batches, None)
-        if not records:
+    async def _look_back(
+        self, partition: TopicPartition, begins: Bound | None, first: int, end: int, look_back_us: int
+    ) -> int:
+        """Return the offset of the first record that is so much older than those at `first`, or younger."""
+        records = await self._records_at(partition, first, end)
+        if not records or not look_back_us:
             return first
-        moment_ms = max(0, records[0].timestamp - look_back_us // 1000)
+        # A single record's time stamp may be far from that of its neighbours.
+        moment_ms = min(record.timestamp for record in records)
+        if begins is not None and begins.time_us is not None:
+            moment_ms = min(moment_ms, begins.time_us // 1000)
+        moment_ms = max(0, moment_ms - look_back_us // 1000)
         found = (await self._reader.offsets_for_times({partition: moment_ms}))[partition]
         return first if found is None else min(first, int(found.offset))
+
+    async def mark(self, partition: TopicPartition, first: int, end: int) -> str:
+        """Return what tells the first record between two offsets from any other; empty where there is none.
+
+        Raises
+        ------
+        ServiceError
+            When it cannot be read.
+        """
+        for record in (await self._records_at(partition, first, end))[:1]:
+            content = f"{record.offset} {record.timestamp}".encode() + (record.key or b"") + (record.value or b"")
+            return hashlib.sha256(content).hexdigest()[:16]
+        return ""
+
+    async def _records_at(
+        self, partition: TopicPartition, first: int, end: int
+    ) -> Sequence[ConsumerRecord[bytes, bytes]]:
+        """Return some records, the first of those between two offsets."""
+        async with contextlib.aclosing(self.read(Span(partition=partition, first=first, end=end))) as batches:
+            return await anext(batches, ())
 
     async def read(self, span: Span) -> AsyncGenerator[Sequence[ConsumerRecord[bytes, bytes]], None]:
         """Yield the records of a span in offset order, some at a time.

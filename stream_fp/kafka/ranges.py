@@ -46,8 +46,10 @@ class Range:
     """First offset whose outcomes count."""
     end: int
     """Offset just behind the last one."""
-    older_gone: bool = False
-    """There were records before `read_from`, which the topic holds no more: some sessions may have lost their start."""
+    lacks_older: bool = False
+    """There are, or were, records before `read_from` that may have begun sessions: not looked back at, or gone."""
+    mark: str = ""
+    """Of the record at `read_from`: another one there is another topic of the same name."""
 
     @property
     def name(self) -> str:

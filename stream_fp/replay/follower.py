@@ -17,7 +17,7 @@ from msgspec import Struct
 from stream_fp.completion import Schedule
 from stream_fp.engine_settings import EngineSettings
 from stream_fp.messages import Record
-from stream_fp.replay.lanes import EngineStart, Lane, LaneState, Place, Variant, offset_of, since
+from stream_fp.replay.lanes import EngineStart, Lane, LaneState, Place, Variant, is_over, offset_of, since
 from stream_fp.replay.truth import SessionTruth, truth_engine, truth_settings
 from stream_fp.sessions import Session
 
@@ -66,11 +66,12 @@ class Follower:
         self._silent_until = place.first if state is None else state.position
         #: Whether sessions open at `first` have still to be counted.
         self._before_range = state is None and place.first > 0
-        self._head_us = None if state is None else state.head_us
         self.lanes = [
             Lane(variant, place, self._silent_until, with_outcomes, None if state is None else state.lanes[i])
             for i, variant in enumerate(variants)
         ]
+        self._head_us: int | None = None
+        self._find_head(None if state is None else state.head_us)
         self._truths = _truths(self.lanes, self._silent_until, state) if with_outcomes else []
 
     def feed(self, records: Sequence[Record]) -> None:
@@ -86,14 +87,13 @@ class Follower:
         self._take(records[n_told:])
 
     def close(self) -> None:
-        """End it: sessions that are open have no known outcome, unless their end lies before the watermark."""
+        """End it: sessions that are open have no known outcome, unless no later event of them would have counted."""
         if self._before_range:
             self._enter()
         for lane in self.lanes:
-            lane.engine.speak()
-            lane.engine.close()
+            lane.close()
         for truth in self._truths:
-            truth.engine.close()
+            truth.close()
         for lane in self.lanes:
             lane.flush()
 
@@ -112,24 +112,29 @@ class Follower:
     def _enter(self) -> None:
         self._before_range = False
         for lane in self.lanes:
-            lane.edges.n_at_start += lane.engine.n_open_sessions
+            lane.enter()
 
     def _take(self, records: Sequence[Record]) -> None:
         n_taken = 0
-        if self._place.older_gone:
+        if self._place.lacks_older:
             # One by one, until there is a first time.
             while self._head_us is None and n_taken < len(records):
                 self._give(records[n_taken : n_taken + 1])
-                self._head_us = self.lanes[0].engine.watermark_us
+                self._find_head(self.lanes[0].engine.watermark_us)
                 n_taken += 1
         if n_taken < len(records):
             self._give(records[n_taken:])
+
+    def _find_head(self, head_us: int | None) -> None:
+        self._head_us = head_us
+        for lane in self.lanes:
+            lane.head_us = head_us
 
     def _give(self, records: Sequence[Record]) -> None:
         for lane in self.lanes:
             lane.feed(records)
         for truth in self._truths:
-            truth.feed(records, is_silent=records[-1].offset < self._silent_until, head_us=self._head_us)
+            truth.feed(records, is_silent=records[-1].offset < self._silent_until)
 
 
 class _Truth:
@@ -145,49 +150,32 @@ class _Truth:
     ) -> None:
         self._lanes = lanes
         self._start = EngineStart(0, None) if start is None else start
-        self._idle_timeout_us = settings.idle_timeout_us
         self.engine = truth_engine(
             settings, schedules, self._closed, silent_until=silent_until, watermark_us=self._start.watermark_us
         )
         self._is_silent = silent_until > 0
-        self._head_us: int | None = None
 
-    def feed(self, records: Sequence[Record], *, is_silent: bool, head_us: int | None) -> None:
+    def feed(self, records: Sequence[Record], *, is_silent: bool) -> None:
         """Take records in offset order; of sessions that close in silence, all is told already."""
         records = since(records, self._start.offset)
         if not records:
             return
-        self._is_silent, self._head_us = is_silent, head_us
+        self._is_silent = is_silent
         self.engine.process_all(records)
 
+    def close(self) -> None:
+        """End the records: the engine closes what is open."""
+        self._is_silent = False
+        self.engine.speak()
+        self.engine.close()
+
     def _closed(self, session: Session, reason: str) -> None:
-        if self._is_silent:
-            return
-        is_over = reason != "input_ended" or self._is_past(session)
-        may_be_cut = self._may_be_cut(session)
-        if is_over and not may_be_cut and not any(lane.has_pending(session.first_offset) for lane in self._lanes):
+        waiting = [lane for lane in self._lanes if lane.has_pending(session.first_offset)]
+        if self._is_silent or not waiting:
             return
         truth = SessionTruth(session)
-        for lane in self._lanes:
-            lane.finish(truth, is_over=is_over, may_be_cut=may_be_cut)
-
-    def _is_past(self, session: Session) -> bool:
-        """Whether the watermark has passed the end of a session that is still open for late events."""
-        end_us, watermark_us = session.facts.end_us, self.engine.watermark_us
-        return end_us is not None and watermark_us is not None and watermark_us >= end_us
-
-    def _may_be_cut(self, session: Session) -> bool:
-        """Whether the records that are gone may have held the beginning of a session.
-
-        Those may that were scheduled to start before the first event time that is left, or, where no start is known,
-        came within the idle timeout of it. A declaration is a beginning.
-        """
-        if self._head_us is None or session.facts.declared_start_us is not None:
-            return False
-        start_us = session.facts.start_us
-        if start_us is not None:
-            return start_us < self._head_us
-        return (session.opened_at_watermark_us or 0) < self._head_us + self._idle_timeout_us
+        for lane in waiting:
+            lane.finish(truth, is_over=is_over(session, reason, self.engine.watermark_us))
 
 
 def _truths(lanes: Sequence[Lane], silent_until: int, state: FollowerState | None) -> list[_Truth]:

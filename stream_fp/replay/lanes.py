@@ -6,7 +6,7 @@ Pure. Beneath `stream_fp.replay.follower`, which feeds records to lanes and tell
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -27,7 +27,17 @@ from stream_fp.replay.truth import SessionTruth
 from stream_fp.sessions import Session
 from stream_fp.times import zone_of
 
-__all__ = ["N_DEAD_LETTERS_SHOWN", "EngineStart", "Lane", "LaneState", "Place", "Variant", "offset_of", "since"]
+__all__ = [
+    "N_DEAD_LETTERS_SHOWN",
+    "EngineStart",
+    "Lane",
+    "LaneState",
+    "Place",
+    "Variant",
+    "is_over",
+    "offset_of",
+    "since",
+]
 
 #: Enough to see what is wrong, few enough to read.
 N_DEAD_LETTERS_SHOWN: Final = 20
@@ -52,15 +62,15 @@ class Place:
         Topic and partition, or file.
     first : int
         First offset whose outcomes count; records below rebuild the state in silence.
-    older_gone : bool
-        Older records than those that come were there once; sessions may have lost their start.
+    lacks_older : bool
+        There are, or were, older records than those that come, which may have begun some of the sessions.
     counts_from : int
         What is added to an offset where a place is named: 1 for lines of files.
     """
 
     name: str
     first: int = 0
-    older_gone: bool = False
+    lacks_older: bool = False
     counts_from: int = 0
 
     def of(self, offset: int) -> str:
@@ -84,6 +94,8 @@ class LaneState(Struct, kw_only=True):
     """Predictions whose sessions are open."""
     dead_letters: list[str] = field(default_factory=list)
     edges: Edges = field(default_factory=Edges)
+    predicted: list[int] = field(default_factory=list)
+    """First offsets of open sessions that have a prediction."""
 
 
 class Lane:
@@ -95,6 +107,8 @@ class Lane:
         As they are published, in order; whoever takes them empties the list.
     rows : list of bytes
         What came of predictions, in the order in which their sessions closed; to be emptied too.
+    head_us : int or None
+        First event time of records that lack older ones.
     """
 
     def __init__(
@@ -104,7 +118,7 @@ class Lane:
         library = variant.classifier.library
         self._place = place
         self._start = EngineStart(0, None) if state is None else state.start
-        self._noting = _Noting(variant.classifier, with_outcomes)
+        self._noting = _Noting(variant.classifier, with_outcomes, self._predicted_now, self._closed)
         self.engine = Engine(
             self._noting,
             variant.settings,
@@ -120,6 +134,8 @@ class Lane:
         self._earlier = Counts() if state is None else state.counts
         self._is_silent = silent_until > 0
         self._silent_until = silent_until
+        self._predicted: set[int] = set() if state is None else set(state.predicted)
+        self.head_us: int | None = None
         self._pending: dict[int, list[BacktestRow]] = {}
         for row in () if state is None else state.pending:
             self._pending.setdefault(row.first_offset, []).append(row)
@@ -145,16 +161,54 @@ class Lane:
             case Published():
                 self.predictions.append(encode_prediction(outcome.prediction) + b"\n")
                 if (note := next(notes, None)) is not None:
-                    self._await_outcome(self._row(outcome, note))
+                    row = self._row(outcome, note)
+                    self._pending.setdefault(row.first_offset, []).append(row)
             case DeadLetter() if len(self.dead_letters) < N_DEAD_LETTERS_SHOWN:
                 self.dead_letters.append(f"{self._place.of(outcome.record.offset)}: {outcome.message}")
             case DeadLetter():
                 pass
 
-    def _await_outcome(self, row: BacktestRow) -> None:
-        if row.is_cut_at_start and row.first_offset not in self._pending:
+    def enter(self) -> None:
+        """Begin the range: sessions that are open now began before it."""
+        self.edges.n_before += self.engine.n_open_sessions
+        self.edges.n_at_start += self.engine.n_open_sessions
+
+    def close(self) -> None:
+        """End the records: the engine closes what is open."""
+        self._is_silent = False
+        self.engine.speak()
+        self.engine.close()
+
+    def _predicted_now(self, session: Session) -> None:
+        if session.first_offset < self._place.first and session.first_offset not in self._predicted:
             self.edges.n_at_start_predicted += 1
-        self._pending.setdefault(row.first_offset, []).append(row)
+        self._predicted.add(session.first_offset)
+
+    def _closed(self, session: Session, reason: str) -> None:
+        """Count a session that an end of the records cut."""
+        was_predicted = session.first_offset in self._predicted
+        self._predicted.discard(session.first_offset)
+        if self._is_silent:
+            return
+        if not is_over(session, reason, self.engine.watermark_us):
+            self.edges.n_at_end += 1
+            self.edges.n_at_end_predicted += was_predicted
+        if session.first_offset >= self._place.first and self.may_be_cut(session):
+            self.edges.n_at_start += 1
+            self.edges.n_at_start_predicted += was_predicted
+
+    def may_be_cut(self, session: Session) -> bool:
+        """Whether older records than those that came may have held the beginning of a session.
+
+        Those may that were scheduled to start before the first event time that came, or, where no start is known,
+        came within the idle timeout of it. A declaration is a beginning.
+        """
+        if self.head_us is None or session.facts.declared_start_us is not None:
+            return False
+        start_us = session.facts.start_us
+        if start_us is not None:
+            return start_us < self.head_us
+        return (session.opened_at_watermark_us or 0) < self.head_us + self.variant.settings.idle_timeout_us
 
     def _row(self, outcome: Published, note: _Note) -> BacktestRow:
         prediction = outcome.prediction
@@ -188,15 +242,10 @@ class Lane:
             features=note.features,
         )
 
-    def finish(self, truth: SessionTruth, *, is_over: bool, may_be_cut: bool) -> None:
+    def finish(self, truth: SessionTruth, *, is_over: bool) -> None:
         """Take what became of a session."""
         rows = self._pending.pop(truth.session.first_offset, ())
-        if not is_over:
-            self.edges.n_at_end += 1
-            self.edges.n_at_end_predicted += bool(rows)
-        if may_be_cut and truth.session.first_offset >= self._place.first:
-            self.edges.n_at_start += 1
-            self.edges.n_at_start_predicted += bool(rows)
+        may_be_cut = self.may_be_cut(truth.session)
         library = self.variant.classifier.library
         for row in rows:
             is_cut = row.is_cut_at_start or may_be_cut
@@ -209,6 +258,7 @@ class Lane:
                     true_archetype_id=truth.archetype_of(library),
                     final_range_pct=truth.range_pct,
                     n_events=truth.session.n_events,
+                    start_us=truth.columns.start_us,
                     final_phase_rates=truth.phase_rates,
                     rest=truth.rest_after(row.n_seen).tolist(),
                     end_us=truth.end_us,
@@ -234,6 +284,7 @@ class Lane:
             pending=[row for rows in self._pending.values() for row in rows],
             dead_letters=self.dead_letters,
             edges=self.edges,
+            predicted=sorted(self._predicted),
         )
 
 
@@ -252,13 +303,23 @@ class _Note(Struct, frozen=True, kw_only=True, gc=False):
 class _Noting:
     """A forecaster that predicts, and notes what a row needs of the session at that moment."""
 
-    def __init__(self, classifier: Classifier, with_outcomes: bool) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        with_outcomes: bool,
+        predicted: Callable[[Session], object],
+        closed: Callable[[Session, str], object],
+    ) -> None:
         self._predictor = Predictor(classifier)
+        self._schedules = classifier.library.schedules
         self._with_outcomes = with_outcomes
+        self._predicted = predicted
+        self._closed = closed
         self._notes: list[_Note] = []
 
     def forecast(self, session: Session, checkpoint_pct: float) -> Forecast:
         """Predict; see `Predictor.forecast`."""
+        self._predicted(session)
         if self._with_outcomes:
             features: list[float | None] = [*fingerprint(session.rows, session.start_us)]
             self._notes.append(
@@ -266,7 +327,7 @@ class _Noting:
                     first_offset=session.first_offset,
                     session_type=session.facts.session_type,
                     predicted_us=session.event_time_us,
-                    local_hour=_local_hour(session.event_time_us, session.facts.timezone),
+                    local_hour=_local_hour(session.event_time_us, self._zone_of(session)),
                     start_us=session.start_us,
                     n_seen=session.n_held,
                     features=features,
@@ -275,12 +336,23 @@ class _Noting:
         return self._predictor.forecast(session, checkpoint_pct)
 
     def closed(self, session: Session, reason: str) -> None:
-        """Predictions need nothing of a session that is over."""
+        """Pass it on; predictions need nothing of a session that is over."""
+        self._closed(session, reason)
+
+    def _zone_of(self, session: Session) -> str:
+        """Return the zone in which a session's hours are counted: that of its schedule, else its own."""
+        schedule = self._schedules.get(session.facts.session_type)
+        return session.facts.timezone if schedule is None else schedule.timezone
 
     def taken(self) -> list[_Note]:
         """Return the notes since the last call, one a prediction, in order."""
         notes, self._notes = self._notes, []
         return notes
+
+
+def is_over(session: Session, reason: str, watermark_us: int | None) -> bool:
+    """Whether a session that closed is complete: closed in event time, or no later event of it would have counted."""
+    return reason != "input_ended" or (watermark_us is not None and watermark_us > session.over_us)
 
 
 def since(records: Sequence[Record], offset: int) -> Sequence[Record]:

@@ -158,11 +158,20 @@ def lines_path(folder: Path, number: int, variant: int, kind: str) -> Path:
 
 
 def read_note(folder: Path, number: int) -> PartNote | None:
-    """Return the last note of a part; None before the first."""
+    """Return the last note of a part; None before the first.
+
+    Raises
+    ------
+    ServiceError
+        When it is damaged.
+    """
+    path = _note_path(folder, number)
     try:
-        return msgspec.json.decode(_note_path(folder, number).read_bytes(), type=PartNote)
+        return msgspec.json.decode(path.read_bytes(), type=PartNote)
     except FileNotFoundError:
         return None
+    except msgspec.MsgspecError as error:
+        raise ServiceError(f"{path}: is damaged; without --resume a new replay takes its place") from error
 
 
 def read_count(folder: Path, number: int) -> tuple[int, int]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-import shutil
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -30,10 +28,11 @@ from stream_fp.kafka.history import Span, TopicHistory
 from stream_fp.kafka.ranges import Bound, Range
 from stream_fp.library import load_library
 from stream_fp.loading import load_classifier
+from stream_fp.replay.places import output_paths, put_predictions, session_files, work_folder
 from stream_fp.replay.plan import NamedSettings, Part, parts_of_files, parts_of_ranges
 from stream_fp.replay.publish import publish_predictions
 from stream_fp.replay.results import VariantResult
-from stream_fp.replay.run import PartRunner, Plan, Progress, Replay, local_runner
+from stream_fp.replay.run import PLAN_FILE, PartRunner, Plan, Progress, Replay, local_runner, remove_work
 from stream_fp.replay.worker import ReplayStoppedError
 
 __all__ = ["ReplayOptions", "perform", "rehearse"]
@@ -70,8 +69,8 @@ class ReplayOptions:
         return ", ".join(self.topics) if self.source is None else str(self.source)
 
 
-def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
-    """Replay, and say what came of it.
+def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> int:
+    """Replay, and say what came of it; return the exit status: 1 where files could not be read.
 
     Parameters
     ----------
@@ -85,31 +84,52 @@ def perform(options: ReplayOptions, variants: Mapping[str, Settings]) -> None:
         When something of it is wrong, or cannot be done.
     """
     settings = next(iter(variants.values()))
-    outputs = _outputs(options, list(variants))
-    judge = _judge(options, list(variants))
-    named = tuple(_named(name, chosen) for name, chosen in variants.items())
-    if options.output_topic is not None and len(named) > 1:
-        raise ConfigError("output_topic", "expected one set of settings, whose predictions are published, got several")
-    with _folder(options) as folder, _interruptible():
+    outputs = output_paths(options.output, options.report, list(variants))
+    if options.output_topic is not None:
+        _check_output_topic(options.output_topic, options, settings, len(variants))
+    with work_folder(options.output or options.report) as folder, _interruptible():
+        is_there = (folder / PLAN_FILE).is_file()
+        named = tuple(_named(name, chosen) for name, chosen in variants.items())
         # Looked for first: without them, an older output stays as it is.
-        files = None if options.source is None else _files(options.source, outputs, folder, options.report)
+        files = None if options.source is None else session_files(options.source, outputs, folder, options.report)
+        present = _judge(options, list(variants), is_going_on=options.resume and is_there)
         replay = Replay(
             variants=named,
             source=options.words,
-            request=_request(options, files),
-            with_outcomes=judge is not None,
+            request=_request(options, settings, files),
+            with_outcomes=present is not None,
             folder=folder,
         )
         with _begun(replay, options, settings, files) as plan:
+            if options.resume != is_there:
+                click.echo(
+                    "there is nothing to go on with; begun from the start"
+                    if options.resume
+                    else "an unfinished replay was begun anew; with --resume it is gone on with",
+                    err=True,
+                )
             results = _run(replay, plan, options, files)
+            for result, output in zip(results, outputs, strict=True):
+                _say_books(result, "file" if options.source is not None else "partition", output)
+                if output is not None or len(results) == 1:
+                    result.predictions_path = put_predictions(result.predictions_path, output, _place_setting(options))
+            if present is not None:
+                present(results)
             if options.output_topic is not None:
-                asyncio.run(publish_predictions(settings, plan.parts, folder, options.output_topic, options.topics))
-            for result, output in zip(results, outputs, strict=True):
-                result.predictions_path = _put(result.predictions_path, output)
-            for result, output in zip(results, outputs, strict=True):
-                _say_books(result, "files" if options.source is not None else "partitions", output)
-            if judge is not None:
-                judge(results, options.report, force=options.force, to_stderr=outputs[0] is None)
+                n_published = asyncio.run(
+                    publish_predictions(
+                        settings,
+                        plan.parts,
+                        folder,
+                        options.output_topic,
+                        options.topics,
+                        stamp=plan.fingerprint,
+                        unless_there=options.resume,
+                    )
+                )
+                click.echo(f"{_n(n_published, 'prediction')} published to {options.output_topic}", err=True)
+            remove_work(folder)
+    return int(bool(results[0].summary.unreadable))
 
 
 def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) -> None:
@@ -120,7 +140,8 @@ def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) ->
         click.echo(line, err=True)
 
     topic = options.output_topic or ""
-    is_paced = speed is not None
+    pace = "as fast as it goes" if speed is None else f"at {speed:g} times the pace of event time"
+    say(f"publishing {options.words} to {topic}, {pace}; Ctrl-C stops")
     with _interruptible():
         if options.source is not None:
             files = find_files(options.source)
@@ -132,28 +153,16 @@ def rehearse(options: ReplayOptions, settings: Settings, speed: float | None) ->
             ]
             if not spans:
                 raise ServiceError(_why_empty(options, found))
-            # At a pace, how far it is in records says little: what comes next, and when, is said in lines.
-            with _progress("rehearsal", hidden=is_paced) as progress:
+            with _progress("rehearsal", hidden=False) as progress:
                 summary = asyncio.run(
                     rehearse_topics(settings, spans, output_topic=topic, speed=speed, progress=progress, say=say)
                 )
     for line in summary.unreadable:
         say(f"not used: {line}")
-    say(f"{summary.n_records} records of {summary.n_sources} sources published to {topic}")
+    say(f"{_n(summary.n_records, 'record')} of {_n(summary.n_sources, 'source')} published to {topic}")
 
 
 # ----------------------------------------------------------------------------------------------------- before the work
-
-
-def _outputs(options: ReplayOptions, names: list[str]) -> list[Path | None]:
-    """Return the file of each variant's predictions.
-
-    That which was named, or beside it with the variant's name; else it lies with the report.
-    """
-    output, report = options.output, options.report
-    if output is None:
-        return [None if report is None else report / name / "predictions.jsonl" for name in names]
-    return [output if not name else output.with_name(f"{output.stem}-{name}{output.suffix}") for name in names]
 
 
 def _named(name: str, settings: Settings) -> NamedSettings:
@@ -161,19 +170,21 @@ def _named(name: str, settings: Settings) -> NamedSettings:
     return NamedSettings(name=name, settings=settings, library=load_library(Path(settings.model_path)).fingerprint)
 
 
-def _files(source: Path, outputs: list[Path | None], *folders: Path | None) -> list[tuple[Path, int]]:
-    """Return session files with their sizes, but for those that are our own: outputs, and what lies in some folders."""
-    ours = {place.absolute() for place in (*outputs, *folders) if place is not None}
-    files = [path for path in find_files(source) if ours.isdisjoint((path.absolute(), *path.absolute().parents))]
-    if not files:
-        raise DocumentError(str(source), "expected session files, found none but our own output")
-    return [(path, path.stat().st_size) for path in files]
+def _place_setting(options: ReplayOptions) -> str:
+    return "output" if options.output is not None else "report"
 
 
-def _request(options: ReplayOptions, files: list[tuple[Path, int]] | None) -> tuple[str, ...]:
+def _request(options: ReplayOptions, settings: Settings, files: list[tuple[Path, int]] | None) -> tuple[str, ...]:
     if files is not None:
         return tuple(f"{path} {size} {path.stat().st_mtime_ns}" for path, size in files)
-    return (*options.topics, *map(repr, options.from_), "to", *map(repr, options.to), f"{options.look_back_days:g}")
+    return (
+        settings.bootstrap_servers,
+        *options.topics,
+        *map(repr, options.from_),
+        "to",
+        *map(repr, options.to),
+        f"{options.look_back_days:g}",
+    )
 
 
 @contextlib.contextmanager
@@ -192,9 +203,27 @@ def _begun(
         try:
             plan = stack.enter_context(replay.begun(make_parts, resume=options.resume))
         except OSError as error:
-            setting, place = ("output", options.output) if options.output is not None else ("report", options.report)
-            raise ConfigError(setting, f"{place}: {error.strerror}") from error
+            place = options.output or options.report
+            raise ConfigError(_place_setting(options), f"{place}: {error.strerror or error}") from error
+        if options.resume and files is None:
+            asyncio.run(_check_marks(plan, settings))
         yield plan
+
+
+async def _check_marks(plan: Plan, settings: Settings) -> None:
+    """Refuse to go on with topics that were made anew, or lack what is still to be read."""
+    async with TopicHistory(settings) as history:
+        for part in plan.parts:
+            if (one := part.range) is None:
+                continue
+            try:
+                found = await history.mark(one.partition, one.read_from, one.end)
+            except ServiceError as error:
+                raise ConfigError("resume", f"{one.name}: the records of the unfinished replay are gone") from error
+            if found != one.mark:
+                raise ConfigError(
+                    "resume", f"{one.name}: other records lie at offset {one.read_from} than when the replay began"
+                )
 
 
 async def _ranges(options: ReplayOptions, settings: Settings, *, look_back: bool) -> list[Range]:
@@ -204,6 +233,7 @@ async def _ranges(options: ReplayOptions, settings: Settings, *, look_back: bool
             from_=options.from_,
             to=options.to,
             look_back_us=int(options.look_back_days * _DAY_US) if look_back else 0,
+            with_marks=look_back,
         )
 
 
@@ -232,7 +262,9 @@ def _usual_workers(plan: Plan, files: list[tuple[Path, int]] | None) -> int:
     return (os.cpu_count() or 1) if size >= least else 1
 
 
-def _judge(options: ReplayOptions, names: list[str]) -> Callable[..., None] | None:
+def _judge(
+    options: ReplayOptions, names: list[str], *, is_going_on: bool
+) -> Callable[[list[VariantResult]], None] | None:
     """Return what judges; None where nothing is to be judged, or nothing is there that could."""
     if not options.with_outcomes:
         return None
@@ -243,22 +275,20 @@ def _judge(options: ReplayOptions, names: list[str]) -> Callable[..., None] | No
             raise
         click.echo(f"outcomes are left out: {error}", err=True)
         return None
+    # What is there of a report that was interrupted is ours.
+    force = options.force or is_going_on
     if options.report is not None:
-        load_extension("backtest_check", setting="report")(options.report, names, force=options.force)
-    return present
+        load_extension("backtest_check", setting="report")(options.report, names, force=force)
+    # Where predictions go to standard output, nothing else does.
+    to_stderr = options.output is None and options.report is None and len(names) == 1
+    return functools.partial(present, folder=options.report, force=force, to_stderr=to_stderr)
 
 
-@contextlib.contextmanager
-def _folder(options: ReplayOptions) -> Iterator[Path]:
-    """Yield a folder for work in progress; it stays where the work is not finished and somebody can go on with it."""
-    beside = options.output or options.report
-    if beside is None:
-        with tempfile.TemporaryDirectory(prefix="stream-fp-replay-") as name:
-            yield Path(name)
-        return
-    folder = beside.absolute().with_name(f"{beside.name}.parts")
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+def _check_output_topic(topic: str, options: ReplayOptions, settings: Settings, n_variants: int) -> None:
+    if n_variants > 1:
+        raise ConfigError("output_topic", "expected one set of settings, whose predictions are published, got several")
+    if topic in (*options.topics, settings.input_topic):
+        raise ConfigError("output_topic", f"expected another topic than sessions are read from, got `{topic}`")
 
 
 @contextlib.contextmanager
@@ -282,16 +312,20 @@ def _run(
     replay: Replay, plan: Plan, options: ReplayOptions, files: list[tuple[Path, int]] | None
 ) -> list[VariantResult]:
     is_kept = options.output is not None or options.report is not None
-    with _progress("replay", hidden=not is_kept) as progress:
-        try:
+    hint = "the same command with --resume goes on where it was"
+    try:
+        with _progress("replay", hidden=not is_kept) as progress:
             return replay.run(plan, _runner(options, plan, files), progress)
-        except (KeyboardInterrupt, ReplayStoppedError):
-            if is_kept:
-                click.echo("stopped; the same command with --resume goes on where it was", err=True)
-            raise
-        except DocumentError:
-            shutil.rmtree(replay.folder)  # to go on would come to the same
-            raise
+    except (KeyboardInterrupt, ReplayStoppedError):
+        if is_kept:
+            click.echo(f"stopped; {hint}", err=True)
+        raise
+    except (ConfigError, DocumentError) as error:
+        if not (options.resume and isinstance(error, ConfigError)):
+            remove_work(replay.folder)  # to go on would come to the same
+        raise
+    except OSError as error:
+        raise ServiceError(f"{replay.folder}: {error.strerror or error}{'; ' + hint if is_kept else ''}") from error
 
 
 @contextlib.contextmanager
@@ -320,21 +354,6 @@ def _plain_progress(label: str) -> Iterator[Progress]:
     yield tell
 
 
-def _put(predictions: Path, output: Path | None) -> Path:
-    """Put predictions where they are wanted; return where they are."""
-    if output is None:
-        with predictions.open("rb") as lines:
-            shutil.copyfileobj(lines, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return predictions
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(predictions, output)  # noqa: PTH105 - as atomic as its neighbours
-    except OSError as error:
-        raise ConfigError("output", f"{output}: {error.strerror}") from error
-    return output
-
-
 def _say_books(result: VariantResult, noun: str, output: Path | None) -> None:
     summary = result.summary
     counts, edges = summary.counts, summary.edges
@@ -346,22 +365,25 @@ def _say_books(result: VariantResult, noun: str, output: Path | None) -> None:
     silent = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.unpredicted.items()))
     click.echo(
         f"{f'{result.name}: ' if result.name else ''}"
-        f"{summary.n_sources} {noun}, {counts.consumed} records: {counts.applied} applied"
+        f"{_n(summary.n_sources, noun)}, {_n(counts.consumed, 'record')}: {counts.applied} applied"
         f"{f' ({lost})' if lost else ''}; "
-        f"{counts.sessions_opened} sessions, {counts.predictions} predictions"
+        f"{_n(counts.sessions_opened, 'session')}, {_n(counts.predictions, 'prediction')}"
         f"{f' (without one: {silent})' if silent else ''}{f' in {output}' if output is not None else ''}",
         err=True,
     )
-    n_at_end = edges.n_at_end if result.rows_path is not None else counts.sessions_closed.get("input_ended", 0)
     if edges.n_at_start:
         click.echo(
-            f"cut at the start: {edges.n_at_start} sessions began before the range, or may have; "
-            f"{edges.n_at_start_predicted} of them reached a checkpoint within it",
+            f"cut at the start: {_n(edges.n_at_start, 'session')} began before the range, or may have; of these, "
+            f"{edges.n_at_start_predicted} reached a checkpoint within it",
             err=True,
         )
-    if n_at_end:
+    if edges.n_at_end:
         click.echo(
-            f"cut at the end: {n_at_end} sessions are not over where the records end"
-            + (f"; what came of {edges.n_at_end_predicted} predictions is not known" if edges.n_at_end else ""),
+            f"cut at the end: {_n(edges.n_at_end, 'session')} not over where the records end, "
+            f"{edges.n_at_end_predicted} of them predicted, so that what came is not known",
             err=True,
         )
+
+
+def _n(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

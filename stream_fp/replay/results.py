@@ -15,8 +15,10 @@ __all__ = ["Edges", "ReplaySummary", "VariantResult"]
 class Edges:
     """Sessions that the ends of the records cut."""
 
+    n_before: int = 0
+    """Open already where the range starts: they began before it."""
     n_at_start: int = 0
-    """Open already where the range starts, or perhaps, where older records are gone."""
+    """These, and those that may have begun before, where older records were not read or are gone."""
     n_at_start_predicted: int = 0
     """Those of them that cross a checkpoint within the range, and so were predicted in it."""
     n_at_end: int = 0
@@ -27,6 +29,7 @@ class Edges:
     def __add__(self, other: Edges) -> Edges:
         """Add two counts field by field."""
         return Edges(
+            n_before=self.n_before + other.n_before,
             n_at_start=self.n_at_start + other.n_at_start,
             n_at_start_predicted=self.n_at_start_predicted + other.n_at_start_predicted,
             n_at_end=self.n_at_end + other.n_at_end,
@@ -62,7 +65,7 @@ class ReplaySummary:
         DocumentError
             When nothing could be read, or nothing of it applied.
         """
-        if self.unreadable and len(self.unreadable) == self.n_sources:
+        if self.unreadable and len(self.unreadable) == self.n_sources and not self.counts.applied:
             raise DocumentError(source, f"none of {self.n_sources} {noun} can be read; {self.unreadable[0]}")
         if not self.counts.applied:
             first = f"; first {self.dead_letters[0]}" if self.dead_letters else ""
@@ -76,6 +79,8 @@ class VariantResult:
     name: str
     """Of its settings file, without folder and suffix; empty where there is one set of settings alone."""
     model_path: Path
+    library: str
+    """Fingerprint of the library that made the predictions."""
     settings: dict[str, str]
     """What its predictions depend on, by name of the setting; no secrets."""
     predictions_path: Path

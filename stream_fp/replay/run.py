@@ -28,20 +28,21 @@ from msgspec import Struct
 from stream_fp.errors import ConfigError, ServiceError
 from stream_fp.kafka.progress import fingerprint_of
 from stream_fp.library import load_library
+from stream_fp.replay.lanes import N_DEAD_LETTERS_SHOWN
 from stream_fp.replay.parts import lines_path, locked, read_count, read_note
 from stream_fp.replay.plan import Job, NamedSettings, Part
 from stream_fp.replay.results import ReplaySummary, VariantResult
 from stream_fp.replay.worker import STOP_FILE, run_part
 from stream_fp.sinks.sidecar import write_atomically
 
-__all__ = ["PartRunner", "Plan", "Progress", "Replay", "local_runner"]
+__all__ = ["PLAN_FILE", "PartRunner", "Plan", "Progress", "Replay", "local_runner", "remove_work"]
 
 #: Told records done, and about how many there are.
 Progress = Callable[[int, int], object]
 #: Runs a function over jobs, in whatever processes, and yields what it returns as it comes.
 PartRunner = Callable[[Callable[[Job], int], Sequence[Job]], Iterable[int]]
 
-_PLAN: Final = "plan.json"
+PLAN_FILE: Final = "plan.json"
 _LOCK: Final = "lock"
 _POLL_S: Final = 0.25
 
@@ -95,14 +96,15 @@ class Replay:
         ServiceError
             When another replay is at work there.
         """
-        path, fingerprint = self.folder / _PLAN, self._fingerprint()
+        path, fingerprint = self.folder / PLAN_FILE, self._fingerprint()
         if self.folder.exists() and not path.is_file() and any(p.name != _LOCK for p in self.folder.iterdir()):
             raise ConfigError("output", f"{self.folder} is needed for work in progress, and holds something else")
         if not resume or not path.is_file():
             parts = make_parts()
             if path.is_file():
+                _decode_plan(path)  # whose it is
                 with locked(self.folder / _LOCK):
-                    shutil.rmtree(self.folder)
+                    remove_work(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / _LOCK):
                 plan = Plan(fingerprint=fingerprint, parts=parts)
@@ -176,6 +178,7 @@ class Replay:
         return VariantResult(
             name=named.name,
             model_path=Path(named.settings.model_path),
+            library=named.library,
             settings=_shown(named),
             predictions_path=predictions,
             rows_path=rows if self.with_outcomes else None,
@@ -193,7 +196,7 @@ class Replay:
             summary.edges = summary.edges + books.edges
             summary.n_sources += note.n_sources
             summary.unreadable += note.unreadable
-            summary.dead_letters += books.dead_letters
+            summary.dead_letters += books.dead_letters[: N_DEAD_LETTERS_SHOWN - len(summary.dead_letters)]
         summary.check(self.source, "files")
         return summary
 
@@ -301,11 +304,21 @@ def _copy_sorted(path: Path, file: IO[bytes]) -> None:
             file.write(lines.read(length))
 
 
+def remove_work(folder: Path) -> None:
+    """Remove a folder of work in progress; what says that it is one goes last."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path.name != PLAN_FILE:
+                path.unlink()
+        (folder / PLAN_FILE).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def _decode_plan(path: Path) -> Plan:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except msgspec.MsgspecError as error:
-        raise ConfigError("resume", f"{path}: expected the plan of a replay: {error}") from error
+        raise ConfigError("output", f"{path}: expected the plan of a replay, work in progress: {error}") from error
 
 
 def _shown(named: NamedSettings) -> dict[str, str]:

@@ -28,7 +28,7 @@ from stream_fp.replay.lanes import N_DEAD_LETTERS_SHOWN, Lane, Place, Variant
 from stream_fp.replay.parts import Books, PartFiles
 from stream_fp.replay.plan import Job, NamedSettings
 
-__all__ = ["STOP_FILE", "ReplayStoppedError", "batches_of_file", "in_batches", "load_variant", "run_part"]
+__all__ = ["STOP_FILE", "ReplayStoppedError", "batches_of_file", "run_part"]
 
 #: In the folder of the parts: who finds it there stops.
 STOP_FILE: Final = "stop"
@@ -71,7 +71,7 @@ def run_part(job: Job) -> int:
     return job.part.number
 
 
-def load_variant(named: NamedSettings) -> Variant:
+def _load_variant(named: NamedSettings) -> Variant:
     """Load what a variant predicts with.
 
     Raises
@@ -89,13 +89,13 @@ def load_variant(named: NamedSettings) -> Variant:
 class _Worker:
     def __init__(self, job: Job, files: PartFiles) -> None:
         self._job, self._files = job, files
-        self._variants = [load_variant(variant) for variant in job.variants]
+        self._variants = [_load_variant(variant) for variant in job.variants]
         self._noted_s = time.monotonic()
         self._pause_s = _NOTE_EVERY_S
 
     async def follow_range(self, found: Range) -> None:
         """Follow a partition."""
-        place = Place(name=found.name, first=found.first, older_gone=found.older_gone)
+        place = Place(name=found.name, first=found.first, lacks_older=found.lacks_older)
         follower = self._follower(place)
         read_from = found.read_from if self._files.note.state is None else self._files.note.state.read_from
         async with TopicHistory(self._job.variants[0].settings) as history:
@@ -108,25 +108,27 @@ class _Worker:
 
     def follow_files(self, paths: Sequence[Path]) -> None:
         """Follow files, one after the other."""
-        n_bytes = sum(path.stat().st_size for path in paths[: self._files.note.n_sources] if path.exists())
+        n_bytes = sum(_size_of(path) for path in paths[: self._files.note.n_sources])
         for path in paths[self._files.note.n_sources :]:
             follower = self._follower(Place(name=str(path), counts_from=1))
-            size = n_read = 0
-            try:
-                size = path.stat().st_size
-                for records in batches_of_file(path, self._files.note.state):
-                    self._feed(follower, records)
-                    n_read += sum(len(record.value or b"") + 1 for record in records)
-                    self._tell(follower, n_bytes + min(size, n_read))
-            except FileNotFoundError as error:
-                # It was there when the work was planned.
-                raise ServiceError(f"{path}: is not there (any more) on {platform.node()}") from error
-            except DocumentError as error:
-                self._files.note.unreadable.append(str(error))
-            except OSError as error:
-                self._files.note.unreadable.append(f"{path}: {error.strerror or error}")
+            n_read, size = 0, _size_of(path)
+            batches = batches_of_file(path, self._files.note.state)
+            while records := self._next(path, batches):
+                self._feed(follower, records)
+                n_read += sum(len(record.value or b"") + 1 for record in records)
+                self._tell(follower, n_bytes + min(size, n_read))
             n_bytes += size
             self._finish(follower)
+
+    def _next(self, path: Path, batches: Iterator[list[FileRecord]]) -> list[FileRecord]:
+        """Return the next records of a file; none where they end, or cannot be read any further, which is noted."""
+        try:
+            return next(batches, [])
+        except DocumentError as error:
+            self._files.note.unreadable.append(str(error))
+        except OSError as error:
+            self._files.note.unreadable.append(f"{path}: {error.strerror or error}")
+        return []
 
     def _follower(self, place: Place) -> Follower:
         return Follower(self._variants, place, with_outcomes=self._job.with_outcomes, state=self._files.note.state)
@@ -167,6 +169,14 @@ class _Worker:
         note.state = None
 
 
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError as error:
+        # It was there when the work was planned.
+        raise ServiceError(f"{path}: is not there (any more) on {platform.node()}") from error
+
+
 def _enter(books: Books, lane: Lane) -> None:
     books.counts = books.counts + lane.counts
     books.edges = books.edges + lane.edges
@@ -192,10 +202,10 @@ def batches_of_file(path: Path, state: FollowerState | None = None) -> Iterator[
     if state is not None:
         read_from = state.read_from
         records = (record for record in records if record.offset >= read_from)
-    return in_batches(records, _BATCH)
+    return _in_batches(records, _BATCH)
 
 
-def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def _in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yield items in lists; where they end in an error, those before it first."""
     batch: list[Item] = []
     try:

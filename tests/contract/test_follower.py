@@ -23,8 +23,9 @@ from stream_fp.predictor import Predictor
 from stream_fp.replay.follower import Follower, FollowerState
 from stream_fp.replay.lanes import Place, Variant
 from stream_fp.replay.rows import BacktestRow, decode_row
+from stream_fp.times import MINUTE_US
 from tests.contract.test_rebuild import SETTINGS, steps, stream_of
-from tests.support.builders import Record, make_engine, records, write_tiny_library
+from tests.support.builders import Record, event, make_engine, records, start, write_tiny_library
 from tests.support.datasets import write_lines
 
 KINDS = ("event", "event", "event", "start", "untimed", "far", "local", "end", "timed_end", "garbage")
@@ -82,9 +83,9 @@ def test_stopped_anywhere_and_taken_up_it_comes_to_the_same(
 ) -> None:
     stream = stream_of(plan)
     first = data.draw(st.integers(0, len(stream) - 1))
-    place = Place(name="t[0]", first=first, older_gone=data.draw(st.booleans()))
+    place = Place(name="t[0]", first=first, lacks_older=data.draw(st.booleans()))
     rng = random.Random(seed)
-    cuts = sorted(rng.sample(range(len(stream)), k=min(4, len(stream) - 1)))
+    cuts = sorted(rng.sample(range(len(stream) + 1), k=min(4, len(stream) - 1)))
     expected = followed(variants, stream, place)
     assert followed(variants, stream, place, cuts) == expected
 
@@ -193,6 +194,45 @@ def test_a_session_that_is_not_over_at_the_end_has_no_outcome(variants: list[Var
         rows = [decode_row(row) for row in follower.lanes[0].rows]
         assert follower.lanes[0].edges.n_at_end == n_open
         assert {row.session_id for row in rows if row.outcome == "open"} <= {messages[-1]["session_id"]}
+
+
+@pytest.mark.parametrize(("after_min", "outcome"), [(29.0, "open"), (31.0, "known")])
+def test_the_outcome_is_known_when_no_later_event_would_count(
+    classifier: Classifier, after_min: float, outcome: str
+) -> None:
+    """A morning of 149 minutes stays open for half an hour more; lunch moves the time on."""
+    session_id = "NY_AM_2025-07-29"
+    messages = [
+        *(event(session_id, minute=minute) for minute in range(60)),
+        event("LUNCH_2025-07-29", minute=149.0 + after_min),
+    ]
+    variant = Variant(classifier=classifier, settings=EngineSettings(min_events=2, grace_us=30 * MINUTE_US))
+    follower = Follower([variant], Place(name="t[0]"), with_outcomes=True)
+    follower.feed(records(messages))
+    follower.close()
+    outcomes = {row.session_id: row.outcome for row in map(decode_row, follower.lanes[0].rows)}
+    assert outcomes[session_id] == outcome
+
+
+@pytest.mark.parametrize(
+    ("messages", "is_cut"),
+    [
+        ([event(minute=minute) for minute in range(30, 60)], True),
+        ([start(start_time="09:30:00", timezone="America/New_York"), *(event(minute=m) for m in range(60))], False),
+        ([event("LUNCH_2025-07-29", minute=-5), *(event(minute=minute) for minute in range(60))], False),
+    ],
+)
+def test_sessions_that_may_lack_their_beginning_are_counted_and_marked(
+    classifier: Classifier, messages: list[dict[str, object]], is_cut: bool
+) -> None:
+    variant = Variant(classifier=classifier, settings=EngineSettings(min_events=2))
+    for with_outcomes in (True, False):
+        follower = Follower([variant], Place(name="t[0]", lacks_older=True), with_outcomes=with_outcomes)
+        follower.feed(records(messages))
+        follower.close()
+        lane = follower.lanes[0]
+        assert (lane.edges.n_at_start, lane.edges.n_at_start_predicted) == (int(is_cut), int(is_cut))
+        assert [decode_row(row).is_cut_at_start for row in lane.rows] == [is_cut] * with_outcomes
 
 
 def test_a_session_too_large_to_be_held_whole_says_so(classifier: Classifier) -> None:

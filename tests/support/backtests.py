@@ -14,6 +14,7 @@ from stream_fp.classifier import Classifier, nearest
 from stream_fp.engine import Engine, EngineSettings
 from stream_fp.features import N_FEATURES, RANGE, extract, range_of_log
 from stream_fp.files import read_records
+from stream_fp.library import load_library
 from stream_fp.outcomes import Published
 from stream_fp.phases import N_PHASES
 from stream_fp.predictor import Forecast, Predictor
@@ -204,6 +205,7 @@ def write_result(
     return VariantResult(
         name=name,
         model_path=model_path,
+        library=load_library(model_path).fingerprint,
         settings={"assignment": "auto"} if settings is None else settings,
         predictions_path=folder / f"{name}.predictions.jsonl",
         rows_path=rows_path,
