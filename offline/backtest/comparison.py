@@ -42,7 +42,7 @@ Ints = npt.NDArray[np.int64]
 _Key = tuple[str, int, str]
 
 #: Fewer weeks say too little of how weeks differ for a band made of them to be believed.
-_MIN_WEEKS: Final = 10
+_MIN_WEEKS: Final = 8
 _LEVEL: Final = 0.05
 _MORE_IS_BETTER: Final = frozenset({"share_predicted", "rest_r2", "accuracy"})
 _OF_ARCHETYPES: Final = frozenset({"accuracy", "log_loss", "brier"})

@@ -8,14 +8,13 @@ import pytest
 from offline.ab_statistics import joint_bands
 from offline.resampling import WeekBootstrap
 
-N_TRIALS = 300
+N_TRIALS = 800
 SESSIONS_A_WEEK = 20
 
 
-@pytest.mark.parametrize("n_weeks", [10, 20, 52])
-@pytest.mark.parametrize("n_differences", [1, 5])
+@pytest.mark.parametrize(("n_weeks", "n_differences"), [(8, 5), (20, 1), (20, 5)])
 def test_differences_that_are_none_are_rarely_called_one(n_weeks: int, n_differences: int) -> None:
-    rng = np.random.default_rng(n_weeks)
+    rng = np.random.default_rng(7)
     days = np.repeat(1 + 7 * np.arange(n_weeks), SESSIONS_A_WEEK)
     bootstrap = WeekBootstrap(days, seed=0)
     n_sessions = len(days)
@@ -26,5 +25,5 @@ def test_differences_that_are_none_are_rarely_called_one(n_weeks: int, n_differe
         samples = bootstrap.sums(values) / bootstrap.sums(np.ones(n_sessions))[:, None]
         low, high = joint_bands(samples, values.mean(axis=0), np.full(n_differences, n_weeks))
         n_called += bool(((low > 0) | (high < 0)).any())
-    # 5 % are meant; three standard errors of 300 trials are 4 more.
-    assert n_called / N_TRIALS < 0.09
+    # 5 % are meant; four standard errors of 800 trials are 3 more.
+    assert n_called / N_TRIALS < 0.085

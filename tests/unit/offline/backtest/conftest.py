@@ -17,7 +17,7 @@ from stream_fp.replay.rows import BacktestRow
 from tests.support.backtests import rows_of, write_result
 from tests.support.datasets import write_sessions
 
-N_SESSIONS = 600
+N_SESSIONS = 720
 
 
 class Run(NamedTuple):
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="session")
 def replay(learned: tuple[object, object, Metadata, Library], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Rows of 600 sessions, of which the library learned the first 400."""
+    """Rows of 720 sessions, of which the library learned the first 400."""
     _, _, metadata, library = learned
     folder: Path = tmp_path_factory.mktemp("replay")
     source = write_sessions(folder / "sessions.jsonl", N_SESSIONS, seed=5)

@@ -78,7 +78,7 @@ def test_every_prediction_is_in_the_books(replay: Run) -> None:
     assert sum(found.n_by_outcome.values()) == found.n_predictions
     n_judged = sum(checkpoint.n for checkpoint in found.checkpoints.values())
     assert n_judged + sum(found.n_left_out.values()) == found.n_predictions
-    assert found.books.n_sessions == replay.summary.counts.sessions_opened == 600
+    assert found.books.n_sessions == replay.summary.counts.sessions_opened == 720
     for key, groups in found.groups.items():
         for group in (groups.by_month, groups.by_week, groups.by_session_type, groups.by_hour):
             assert sum(one.scores.n for one in group.values()) == found.checkpoints[key].n
