@@ -168,7 +168,7 @@ def test_missing_column_names_the_setting_what_was_expected_and_what_is_there(
         ("bars.csv", b"timestamp,open,high,low,close\n09:30,1,2,0.5,1\n"),
         ("bars.csv", b"timestamp,open,high,low,close\n2025-07-01T09:30,1,2,3,1\n"),
         ("bars.csv.gz", b"no gzip"),
-        ("bars.csv.gz", gzip.compress(b"timestamp,open,high,low,close\n" * 99)[:-12]),
+        ("bars.csv.gz", gzip.compress(b"timestamp,open,high,low,close\n" * 99, mtime=0)[:-12]),
         ("bars.parquet", b"PAR1"),
         ("bars.txt", b"timestamp,open,high,low,close\n2025-07-01T09:30,1,2,0.5,1\n"),
     ],
