@@ -200,7 +200,9 @@ class TopicHistory:
     ) -> Sequence[ConsumerRecord[bytes, bytes]]:
         """Return some records, the first of those between two offsets."""
         async with contextlib.aclosing(self.read(Span(partition=partition, first=first, end=end))) as batches:
-            return await anext(batches, ())
+            async for records in batches:
+                return records
+        return ()
 
     async def read(self, span: Span) -> AsyncGenerator[Sequence[ConsumerRecord[bytes, bytes]], None]:
         """Yield the records of a span in offset order, some at a time.

@@ -200,7 +200,7 @@ def _of_partition(year: History, partition: int, first: int, end: int) -> list[b
         (("--from", "2099-01-01"), 1, "no record lies in the range"),
         (("--from", "@100", "--to", "@100"), 1, "no record lies in the range"),
         (("--topic", "nobody-made-this"), 1, "topic `nobody-made-this` does not exist"),
-        (("--output-topic", "{topic}"), 2, "expected another topic than is replayed"),
+        (("--output-topic", "{topic}"), 2, "expected another topic than sessions are read from"),
     ],
 )
 async def test_what_cannot_be_replayed_is_one_line(
@@ -385,12 +385,13 @@ async def test_sessions_whose_beginning_is_gone_are_reported(
 
 
 async def test_without_looking_back_sessions_that_may_have_begun_before_are_reported(year: History) -> None:
-    arguments = ("--from", "@3050", "--to", "@3500")
-    whole, short = await replay(year, *arguments), await replay(year, *arguments, "--look-back", "0")
-    assert whole.output.splitlines() == year.said(3_050, 3_500)
-    cut = re.search(r"cut at the start: (\d+) sessions? .* of these, (\d+) reached", short.errors)
-    assert cut is not None
-    assert int(cut[1]) >= int(cut[2]) > 0
+    n_cut = n_predicted = 0
+    for first in range(3_000, 3_120, 15):
+        short = await replay(year, "--from", f"@{first}", "--to", f"@{first + 150}", "--look-back", "0")
+        assert short.status == 0
+        if cut := re.search(r"cut at the start: (\d+) sessions? .* of these, (\d+) reached", short.errors):
+            n_cut, n_predicted = n_cut + int(cut[1]), n_predicted + int(cut[2])
+    assert n_cut >= n_predicted > 0
 
 
 async def test_one_odd_time_stamp_does_not_shorten_the_look_back(
