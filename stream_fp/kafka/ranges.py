@@ -75,8 +75,8 @@ def parse_bound(text: str) -> Bound:
     --------
     >>> parse_bound("events[2]@1200")
     Bound(time_us=None, offset=1200, topic='events', partition=2)
-    >>> parse_bound("1970-01-01T00:00:01Z").time_us
-    1000000
+    >>> parse_bound("2001-09-09T01:46:40Z").time_us
+    1000000000000000
     """
     if match := _OFFSET.fullmatch(text.strip()):
         number = match["partition"]

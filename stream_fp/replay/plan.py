@@ -66,7 +66,7 @@ def parts_of_files(files: Sequence[tuple[Path, int]], n_workers: int) -> list[Pa
 
     Examples
     --------
-    >>> files = [(Path("a"), 2**20), (Path("b"), 2**20), (Path("c"), 9 * 2**20)]
+    >>> files = [(Path("a"), 2**19), (Path("b"), 2**19), (Path("c"), 9 * 2**20)]
     >>> [list(part.paths) for part in parts_of_files(files, 2)]
     [['a', 'b'], ['c']]
     """

@@ -51,12 +51,19 @@ async def test_faults_at_random_moments_lose_nothing_and_repeat_nothing(
     assert report.figures["dead letters"] > 500, told(report)  # type: ignore[operator]
 
 
+async def kill_at_work(scene: faults.Scene) -> bool:
+    """SIGKILL a consumer when the group has had time to recover from the kill before, and is at work again."""
+    await asyncio.sleep(scene.session_timeout_s + scene.rng.uniform(3.0, 4.0))
+    return await faults.kill(scene)
+
+
 @pytest.mark.timeout(300)
 async def test_harness_reports_what_is_repeated_without_transactions(cluster: Cluster, tmp_path: Path) -> None:
     plan = Plan(
         seed=3,
-        n_faults=12,
+        n_faults=6,
         n_sessions=N_SESSIONS_OF_A_PROOF,
+        faults=(kill_at_work,),
         delivery="at-least-once",
         # So that something is always being published when a fault comes.
         bad_share=0.2,
@@ -65,12 +72,6 @@ async def test_harness_reports_what_is_repeated_without_transactions(cluster: Cl
     assert {"predictions repeated", "dead letters repeated"} & report.divergences.keys(), told(report)
     # At least once: repeated, but never lost.
     assert not {"predictions lost", "dead letters lost"} & report.divergences.keys(), told(report)
-
-
-async def kill_at_work(scene: faults.Scene) -> bool:
-    """SIGKILL a consumer when the group has had time to recover from the kill before, and is at work again."""
-    await asyncio.sleep(scene.session_timeout_s + scene.rng.uniform(3.0, 4.0))
-    return await faults.kill(scene)
 
 
 @pytest.mark.timeout(300)

@@ -396,7 +396,7 @@ def test_replay_ends_with_a_summary_on_standard_error(stream_fp: CommandLine, so
     assert summary.startswith("3 files, 78 records: ")
     assert "1 RecordDecodeError" in summary
     assert "1 end_of_unknown_session" in summary
-    assert summary.endswith("1 sessions, 1 predictions")
+    assert summary.endswith("1 session, 1 prediction")
 
 
 def test_replay_says_why_a_session_has_no_prediction(stream_fp: CommandLine, source: Path, library_dir: Path) -> None:

@@ -127,12 +127,12 @@ def test_several_settings_are_replayed_at_once_and_compared(
         (("--input", "{folder}", "--compare"), "--compare needs settings files"),
         (("--input", "{folder}", "a.toml"), "settings files follow --compare"),
         (("--input", "{folder}", "--resume"), "--resume needs --output or --report"),
-        (("--input", "{folder}", "--report", "r", "--no-outcomes"), "--report shows outcomes"),
+        (("--input", "{folder}", "--report", "r", "--no-outcomes"), "--report and --compare show outcomes"),
         (("--input", "{folder}", "--speed", "2x"), "--speed needs --output-topic"),
         (("--input", "{folder}", "--speed", "fast", "--output-topic", "x"), "fast"),
         (("--input", "{folder}", "--workers", "0"), "--workers"),
         (("--input", "{folder}", "--scheduler", "tcp://127.0.0.1:1"), "setting `scheduler`"),
-        (("--input", "{folder}", "--backend", "spark"), "--backend"),
+        (("--input", "{folder}", "--backend", "spark"), "setting `backend`: expected local or dask"),
         (("--to", "2025-07-32"), "expected a time or an offset"),
     ],
 )
@@ -255,8 +255,9 @@ def test_a_damaged_note_or_plan_is_one_line(many: Path, model: Path, tmp_path: P
     interrupted(*arguments, parts=parts)
     next(parts.glob("*.note")).write_bytes(b"")
     ended = replay(*arguments, "--resume")
-    assert (ended.status, ended.error.count("\n")) == (1, 1)
-    assert "is damaged" in ended.error
+    assert ended.status == 1
+    assert "is damaged" in ended.error.splitlines()[-1]
+    assert "Traceback" not in ended.error
     (parts / "plan.json").write_bytes(b"{}")
     for own in ((), ("--resume",)):
         ended = replay(*arguments, *own)
