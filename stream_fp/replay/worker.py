@@ -215,6 +215,7 @@ def _in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
                 yield batch
                 batch = []
     except Exception:
+        # Whatever it is, it is raised; what was read before it is not to be lost for it.
         if batch:
             yield batch
         raise
