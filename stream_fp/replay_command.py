@@ -175,6 +175,10 @@ def replay_command(
         raise click.UsageError("--speed needs --output-topic: the topic to publish the records to")
     if compare or wanted.output or wanted.report or wanted.resume:
         raise click.UsageError("with --speed nothing is predicted: leave --compare, --output, --report, --resume out")
+    if wanted.n_workers or wanted.scheduler or wanted.backend != "local":
+        raise click.UsageError(
+            "with --speed one process here publishes in order: leave --workers, --backend, --scheduler out"
+        )
     rehearse(wanted, settings, speed[0])
     return 0
 

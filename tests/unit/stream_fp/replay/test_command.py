@@ -130,6 +130,7 @@ def test_several_settings_are_replayed_at_once_and_compared(
         (("--input", "{folder}", "--report", "r", "--no-outcomes"), "--report and --compare show outcomes"),
         (("--input", "{folder}", "--speed", "2x"), "--speed needs --output-topic"),
         (("--input", "{folder}", "--speed", "fast", "--output-topic", "x"), "fast"),
+        (("--input", "{folder}", "--speed", "2x", "--output-topic", "x", "--workers", "2"), "leave --workers"),
         (("--input", "{folder}", "--workers", "0"), "--workers"),
         (("--input", "{folder}", "--scheduler", "tcp://127.0.0.1:1"), "setting `scheduler`"),
         (("--input", "{folder}", "--backend", "spark"), "setting `backend`: expected local or dask"),
