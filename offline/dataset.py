@@ -27,7 +27,7 @@ from offline.session_types import could_change, learned_schedules, learned_typic
 from offline.splits import ordinals
 from stream_fp.completion import DEFAULT_SCHEDULES, CompletionPolicy, Schedule
 from stream_fp.errors import DocumentError
-from stream_fp.features import FEATURE_NAMES, N_FEATURES, RANGE
+from stream_fp.features import FEATURE_NAMES, N_FEATURES, RANGE, range_of_log
 from stream_fp.files import find_files
 from stream_fp.phases import N_PHASES
 from stream_fp.prefix_model import OUTCOMES
@@ -80,7 +80,7 @@ class Prefixes:
     @property
     def range_so_far_pct(self) -> Array:
         """Range at the checkpoint in per cent of the first price, shape (n_prefixes,)."""
-        return np.expm1(self.vectors[:, RANGE]) / 100.0
+        return _ranges_pct(self.vectors)
 
     @property
     def dominant_regimes(self) -> Ints:
@@ -152,7 +152,7 @@ class Dataset:
     @property
     def range_pct(self) -> Array:
         """Range in per cent of the first price, shape (n_sessions,)."""
-        return np.expm1(self.full[:, RANGE]) / 100.0
+        return _ranges_pct(self.full)
 
     def days(self) -> Ints:
         """Return the dates as ordinals, shape (n_sessions,); ascending."""
@@ -351,6 +351,11 @@ def _dataset(gathered: _Gathered, request: ExtractionRequest) -> Dataset:
         skipped=dict(sorted(gathered.skipped.items())),
         remarks=tuple(remarks),
     )
+
+
+def _ranges_pct(vectors: Array) -> Array:
+    """Return ranges, shape (n,), to the bit those of the online package; numpy's are so on some processors only."""
+    return np.array([range_of_log(value) for value in vectors[:, RANGE].tolist()], dtype=np.float64)
 
 
 def _stacked(vectors: list[Array], length: int) -> Array:

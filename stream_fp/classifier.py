@@ -238,7 +238,8 @@ class Classifier:
             temperature = 1.0
             if self.confidence_method == "calibrated":
                 temperature = model.temperatures.get(metric, 1.0)
-            weights = np.exp(-(away - away.min()) / temperature)
+            # numpy's exponential differs in the last bit between kinds of processors.
+            weights = np.array([math.exp(logit) for logit in (-(away - away.min()) / temperature).tolist()])
         return np.asarray(weights / weights.sum())
 
 

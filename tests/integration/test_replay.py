@@ -251,14 +251,17 @@ async def test_stopped_at_random_and_resumed_it_comes_to_the_same(
             # Until something more is noted down, and a while.
             while process.returncode is None and _noted(parts) <= before:
                 await asyncio.sleep(0.02)
-            await asyncio.sleep(rng.random())
+            await asyncio.sleep(rng.random() / 4)
         if process.returncode is None:
             process.send_signal(how)
-            n_stopped += 1
         await process.communicate()
-    assert n_stopped >= 2
-    ended = await replay(year, *arguments, "--workers", "2", "--resume")
-    assert ended.status == 0, ended.errors
+        if process.returncode == 0:
+            break  # a quick machine is through with all of it in two or three seconds
+        n_stopped += 1
+    assert n_stopped >= 1
+    if process.returncode != 0:
+        ended = await replay(year, *arguments, "--workers", "2", "--resume")
+        assert ended.status == 0, ended.errors
     assert output.read_bytes().splitlines() == year.said(end=60_000)
     assert (report / "outcomes.jsonl").read_bytes() == outcomes
     assert not parts.exists()
