@@ -1,9 +1,10 @@
-"""Where the jobs of the offline commands run: on this machine, or on a Dask cluster.
+"""Where the jobs of the offline commands run: on this machine, or on a cluster of Dask or Ray.
 
 Between the commands, which are told ``--backend`` and ``--scheduler``, and whoever has many jobs: `offline.dataset`,
 `offline.selection`, `offline.ab`, `offline.event_files`, and replay in parts, which finds `part_runner` by its name.
 All of them hand a function and its arguments to `Backend.run`, which is joblib's `Parallel` in either case;
-`offline.dask_cluster` has what concerns a cluster, and is imported only where one is asked for.
+`offline.dask_cluster` and `offline.ray_cluster` have what concerns a cluster, and are imported only where one is asked
+for.
 
 Invariant: what comes out is the same, bit for bit, wherever the jobs run and however many at a time.
 """
@@ -20,15 +21,20 @@ from stream_fp.errors import ConfigError, StreamFpError
 
 if TYPE_CHECKING:
     from offline.dask_cluster import DaskCluster
+    from offline.ray_cluster import RayCluster
 
 __all__ = ["BACKENDS", "LOCAL", "Backend", "BackendKind", "ClusterLostError", "open_backend", "part_runner",
            "yielded"]  # fmt: skip
 
-BackendKind = Literal["local", "dask"]
+BackendKind = Literal["local", "dask", "ray"]
 BACKENDS: Final[tuple[BackendKind, ...]] = get_args(BackendKind)
 
-#: Of what somebody may ask for all the same.
-_WHY_NOT: Final = {"ray": ": its joblib back end gives no result before the last is there (docs/scaling.md)"}
+#: What is asked for where a cluster is and its address is not.
+_ADDRESSES: Final = {
+    "dask": "the address of a Dask scheduler, such as tcp://10.0.0.5:8786, got none; `dask scheduler` starts one and "
+    "says its address",
+    "ray": "the address of a Ray client server, such as ray://10.0.0.5:10001, got none; `ray start --head` starts one",
+}
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -55,14 +61,14 @@ class Backend:
 
     Attributes
     ----------
-    kind : {"local", "dask"}
+    kind : {"local", "dask", "ray"}
     scheduler : str or None
         Address of the cluster's scheduler, as it was given.
     """
 
     kind: BackendKind = "local"
     scheduler: str | None = None
-    _cluster: DaskCluster | None = field(default=None, repr=False)
+    _cluster: DaskCluster | RayCluster | None = field(default=None, repr=False)
 
     @property
     def is_cluster(self) -> bool:
@@ -132,9 +138,10 @@ def open_backend(kind: str, scheduler: str | None = None) -> Iterator[Backend]:
 
     Parameters
     ----------
-    kind : {"local", "dask"}
+    kind : {"local", "dask", "ray"}
     scheduler : str, optional
-        Address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``; needed by ``dask``, and by nothing else.
+        Address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``, or of a Ray client server, such as
+        ``ray://10.0.0.5:10001``; needed by ``dask`` and ``ray``, and by nothing else.
 
     Raises
     ------
@@ -143,26 +150,30 @@ def open_backend(kind: str, scheduler: str | None = None) -> Iterator[Backend]:
         does not answer, or the workers differ from this process in a version that matters.
     """
     if kind not in BACKENDS:
-        raise ConfigError("backend", f"expected {' or '.join(BACKENDS)}, got {kind!r}{_WHY_NOT.get(kind, '')}")
+        raise ConfigError("backend", f"expected {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {kind!r}")
     if kind == "local":
         if scheduler is not None:
-            raise ConfigError("scheduler", f"is for --backend dask, got {scheduler!r} with the backend local")
+            raise ConfigError("scheduler", f"is for --backend dask or ray, got {scheduler!r} with the backend local")
         yield LOCAL
         return
     if not scheduler:
-        raise ConfigError(
-            "scheduler",
-            "expected the address of a Dask scheduler, such as tcp://10.0.0.5:8786, got none; `dask scheduler` starts "
-            "one and says its address",
-        )
+        raise ConfigError("scheduler", f"expected {_ADDRESSES[kind]}")
+    cluster: DaskCluster | RayCluster
     try:
-        from offline.dask_cluster import DaskCluster  # noqa: PLC0415 - needs the extra `dask`
+        if kind == "dask":
+            from offline.dask_cluster import DaskCluster  # noqa: PLC0415 - needs the extra `dask`
+
+            connect: Callable[[str], DaskCluster | RayCluster] = DaskCluster
+        else:
+            from offline.ray_cluster import RayCluster  # noqa: PLC0415 - needs the extra `ray`
+
+            connect = RayCluster
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "backend", f"dask needs `{error.name}`, which is not installed: pip install 'stream-fp[offline,dask]'"
+            "backend", f"{kind} needs `{error.name}`, which is not installed: pip install 'stream-fp[offline,{kind}]'"
         ) from error
-    with DaskCluster(scheduler) as cluster:
-        yield Backend(kind="dask", scheduler=scheduler, _cluster=cluster)
+    with connect(scheduler) as cluster:
+        yield Backend(kind=kind, scheduler=scheduler, _cluster=cluster)
 
 
 @contextlib.contextmanager
@@ -175,7 +186,7 @@ def part_runner(
 
     Parameters
     ----------
-    backend : {"local", "dask"}
+    backend : {"local", "dask", "ray"}
     scheduler : str or None
         See `open_backend`.
     n_workers : int

@@ -12,16 +12,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import dataclasses
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import msgspec
 from distributed import Client, Future, KilledWorker
 from distributed.comm import CommClosedError
 from distributed.core import rpc
@@ -30,7 +28,16 @@ from joblib import Parallel, delayed
 from joblib._dask import DaskDistributedBackend
 
 from offline.backends import ClusterLostError, yielded
-from offline.dask_worker import PACKAGES, Terms, difference, on_worker, package_versions, too_many_threads
+from offline.cluster_jobs import (
+    PACKAGES,
+    Terms,
+    difference,
+    existing_paths,
+    own_arguments,
+    package_versions,
+    with_more,
+)
+from offline.dask_worker import on_worker, too_many_threads
 from stream_fp.errors import ConfigError
 
 __all__ = ["ANSWER_S", "WITHOUT_WORKERS_S", "DaskCluster"]
@@ -40,7 +47,6 @@ ANSWER_S: Final = 10.0
 #: Workers that were restarted by their supervisor are back within seconds; after this long without any, nobody comes.
 WITHOUT_WORKERS_S: Final = 60.0
 _LOOK_S: Final = 1.0
-_N_SHOWN: Final = 3
 #: Those to which distributed gives a level of their own.
 _LOGGERS: Final = ("distributed", "distributed.client")
 _LOST: Final = (
@@ -95,7 +101,8 @@ class DaskCluster:
         """Run jobs on the workers; see `offline.backends.Backend.run`."""
         call = delayed(on_worker)
         calls = (
-            call(self._terms, _existing_paths(_own(arguments, shared)), function, *arguments) for arguments in jobs
+            call(self._terms, existing_paths(own_arguments(arguments, shared)), function, *arguments)
+            for arguments in jobs
         )
         try:
             parallel = Parallel(
@@ -140,9 +147,7 @@ class DaskCluster:
             if why := difference(self._terms.versions, theirs):
                 wrong[address] = why
         if wrong:
-            shown = "; ".join(f"{address} has {why}" for address, why in list(wrong.items())[:_N_SHOWN])
-            more = f"; and {len(wrong) - _N_SHOWN} more workers" if len(wrong) > _N_SHOWN else ""
-            raise ConfigError("scheduler", f"expected workers with the packages of this process: {shown}{more}")
+            raise ConfigError("scheduler", with_more(wrong))
 
 
 class _Workers(DaskDistributedBackend):  # type: ignore[misc]  # joblib has no types
@@ -217,31 +222,6 @@ async def _identify(scheduler: str) -> None:
         kind = (await remote.identity())["type"]
     if kind != "Scheduler":
         raise ConfigError("scheduler", f"expected a Dask scheduler at {scheduler}, found a {kind.lower()}")
-
-
-def _own(arguments: Sequence[object], shared: Sequence[object]) -> list[object]:
-    return [argument for argument in arguments if not any(argument is other for other in shared)]
-
-
-def _existing_paths(value: object) -> list[Path]:
-    """Return the paths in the arguments of a job that name something here: a worker must have them as well.
-
-    Looks into tuples, lists, mappings, dataclasses and structures. Nothing is opened.
-    """
-    match value:
-        case Path():
-            return [value] if value.exists() else []
-        case tuple() | list():
-            parts: Iterable[object] = value
-        case Mapping():
-            parts = value.values()
-        case msgspec.Struct():
-            parts = (getattr(value, name) for name in value.__struct_fields__)
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-        case _:
-            return []
-    return [path for part in parts for path in _existing_paths(part)]
 
 
 @contextlib.contextmanager

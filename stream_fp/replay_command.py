@@ -89,7 +89,7 @@ def _speed(_context: click.Context, _parameter: click.Parameter, text: str | Non
 )
 @click.option(
     "--backend",
-    metavar="[local|dask]",
+    metavar="[local|dask|ray]",
     default="local",
     show_default=True,
     help="Where they run: here, or on a cluster that sees the same files.",

@@ -122,11 +122,11 @@ _backend_option: Final = click.option(
     "--backend",
     default="local",
     show_default=True,
-    metavar="local|dask",
-    help="Where jobs run: processes of this machine, or the workers of a Dask cluster. The result is the same.",
+    metavar="local|dask|ray",
+    help="Where jobs run: processes of this machine, or the workers of a Dask or Ray cluster. The result is the same.",
 )
 _scheduler_option: Final = click.option(
-    "--scheduler", metavar="ADDRESS", help="Of the Dask scheduler, such as tcp://10.0.0.5:8786; for --backend dask."
+    "--scheduler", metavar="ADDRESS", help="Of the cluster, such as tcp://10.0.0.5:8786 (dask) or ray://10.0.0.5:10001."
 )
 
 

@@ -248,7 +248,7 @@ def _runner(
 ) -> AbstractContextManager[PartRunner]:
     if options.backend == "local":
         if options.scheduler is not None:
-            raise ConfigError("scheduler", "expected --backend dask beside it, got local")
+            raise ConfigError("scheduler", "expected --backend dask or ray beside it, got local")
         return local_runner(min(options.n_workers or _usual_workers(plan, files), len(plan.parts)))
     make: Callable[..., AbstractContextManager[PartRunner]] = load_extension(
         "runner", setting="backend", extra=options.backend

@@ -5,26 +5,30 @@ What is asked: the same bytes as on this machine, files opened by workers alone,
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import pytest
 
 from offline.backends import Backend, ClusterLostError, open_backend, part_runner
 from offline.cli import main
 from offline.dataset import Dataset, load_dataset
 from offline.simulate import interleave, simulate_sessions
-from stream_fp.cli import main as stream_fp_main
 from stream_fp.errors import ConfigError, DocumentError
 from tests.support.builders import write_tiny_library
+from tests.support.clusters import (
+    N_FILES,
+    N_SESSIONS,
+    assert_same,
+    files_in,
+    no_file_opened,
+    replay,
+    watch_openings,
+    write_many_files,
+)
 from tests.support.datasets import write_lines
 from tests.support.jobs import Word, count_letters, die_of, fail_of, read_where, times
 from tests.support.local_dask import LocalDask
@@ -35,36 +39,12 @@ pytest.importorskip("distributed", reason="no Dask: pip install 'stream-fp[dask]
 from distributed.protocol.pickle import dumps
 
 from offline import dask_cluster
-from offline.dask_worker import package_versions
-
-N_FILES: Final = 12
-N_SESSIONS: Final = 40
-#: Opened by this process, in folders that are watched.
-_opened: list[str] = []
-_watched: list[str] = []
-
-
-def _note_opening(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _watched and isinstance(arguments[0], str) and arguments[0].startswith(tuple(_watched)):
-        _opened.append(arguments[0])
+from offline.cluster_jobs import package_versions
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _audit() -> None:
-    # Hooks cannot be taken away again; without folders to watch this one does nothing.
-    sys.addaudithook(_note_opening)
-
-
-@contextlib.contextmanager
-def no_file_opened(*folders: Path) -> Iterator[None]:
-    """Fail where this process opens a file in one of the folders."""
-    _watched.extend(f"{folder}{os.sep}" for folder in folders)
-    _opened.clear()
-    try:
-        yield
-        assert _opened == []
-    finally:
-        _watched.clear()
+    watch_openings()
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +63,7 @@ def dask(cluster: LocalDask) -> Iterator[Backend]:
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of files, each of one instrument: 480 sessions in all, of 69 days."""
-    folder = tmp_path_factory.mktemp("sessions")
-    for number in range(N_FILES):
-        simulated = simulate_sessions(N_SESSIONS, seed=100 + number, first_date=date(2025, 1 + number // 2, 6))
-        messages = [m | {"session_id": f"{m['session_id']}-{number:02}"} for m in interleave(simulated)]
-        write_lines(folder / f"{number:02}.jsonl", messages)
-    (folder / "broken.json").write_text("{")
-    return folder
+    return write_many_files(tmp_path_factory.mktemp("sessions"))
 
 
 @pytest.fixture(scope="module")
@@ -107,24 +80,6 @@ def run(*arguments: str | Path) -> int:
 
 def on(cluster: LocalDask) -> tuple[str, ...]:
     return "--backend", "dask", "--scheduler", cluster.address
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def assert_same(one: Dataset, other: Dataset) -> None:
-    for field in dataclasses.fields(Dataset):
-        found, expected = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "prefixes":
-            assert list(found) == list(expected)
-            for checkpoint_pct, cut in found.items():
-                for array in ("rows", "vectors", "rests"):
-                    assert getattr(cut, array).tobytes() == getattr(expected[checkpoint_pct], array).tobytes()
-        elif isinstance(found, np.ndarray):
-            assert found.tobytes() == expected.tobytes()
-        else:
-            assert found == expected
 
 
 def test_dataset_is_the_same_and_workers_alone_read(dask: Backend, sessions: Path, local: Dataset) -> None:
@@ -288,7 +243,7 @@ def test_other_versions_on_the_workers_are_named(
 
 def test_address_of_a_worker_is_no_scheduler(cluster: LocalDask) -> None:
     with open_backend("dask", cluster.address) as opened:
-        assert opened._cluster is not None
+        assert isinstance(opened._cluster, dask_cluster.DaskCluster)
         worker = next(iter(opened._cluster._client.nthreads()))
     with pytest.raises(ConfigError, match=r"expected a Dask scheduler at .*, found a worker"):
         open_backend("dask", worker).__enter__()
@@ -366,14 +321,6 @@ def test_missing_file_of_a_dataset_is_the_same_error_as_ever(dask: Backend, tmp_
         load_dataset(tmp_path / "nothing", backend=dask)
 
 
-def replay(*arguments: str | Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["stream-fp", "replay", *map(str, arguments)])
-    with pytest.raises(SystemExit) as caught:
-        stream_fp_main()
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
-
-
 def test_replay_gives_the_same_bytes_and_workers_alone_read(
     cluster: LocalDask, sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,7 +339,7 @@ def test_replay_gives_the_same_bytes_and_workers_alone_read(
     [
         ("dask", "setting `scheduler`: expected the address"),
         ("dask --scheduler tcp://127.0.0.1:1", "setting `scheduler`: "),
-        ("ray --scheduler x", "setting `backend`: expected local or dask, got 'ray'"),
+        ("spark --scheduler x", "setting `backend`: expected local, dask or ray, got 'spark'"),
     ],
 )
 def test_replay_without_a_cluster_says_so_in_one_line(

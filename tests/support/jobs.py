@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Word", "count_letters", "die_of", "fail_of", "read_where", "times"]
+__all__ = ["Word", "count_letters", "die_of", "die_once", "fail_of", "read_where", "repeat", "times"]
 
 
 class Word(NamedTuple):
@@ -27,6 +27,11 @@ def times(number: int, other: int) -> int:
     return number * other
 
 
+def repeat(text: str, number: int) -> str:
+    """Return the text so many times."""
+    return text * number
+
+
 def read_where(path: Path) -> tuple[str, int]:
     """Return what a file holds, and the process that read it."""
     return path.read_text(), os.getpid()
@@ -40,3 +45,13 @@ def fail_of(number: int) -> int:
 def die_of(_number: int) -> None:
     """End the process, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once(mark: Path, number: int) -> int:
+    """End the process if none has ended before, which the mark tells; return the number."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return number
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError

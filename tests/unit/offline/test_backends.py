@@ -70,9 +70,9 @@ def test_local_is_the_default_and_no_connection() -> None:
 @pytest.mark.parametrize(
     ("kind", "scheduler", "setting", "why"),
     [
-        ("spark", None, "backend", "expected local or dask, got 'spark'"),
-        ("ray", None, "backend", "gives no result before the last is there"),
-        ("local", "tcp://127.0.0.1:8786", "scheduler", "is for --backend dask"),
+        ("spark", None, "backend", "expected local, dask or ray, got 'spark'"),
+        ("ray", None, "scheduler", "expected the address of a Ray client server"),
+        ("local", "tcp://127.0.0.1:8786", "scheduler", "is for --backend dask or ray"),
         ("dask", None, "scheduler", "expected the address of a Dask scheduler"),
         ("dask", "", "scheduler", "expected the address of a Dask scheduler"),
     ],
@@ -89,6 +89,25 @@ def test_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"`backend`: dask needs `distributed`.*stream-fp\[offline,dask\]"):
         open_backend("dask", "tcp://127.0.0.1:1").__enter__()
+
+
+def test_missing_package_of_ray_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "offline.ray_cluster", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"`backend`: ray needs `ray`.*stream-fp\[offline,ray\]"):
+        open_backend("ray", "ray://127.0.0.1:1").__enter__()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "ray://", "ray://x", "ray://x:y", "ray://127.0.0.1:99999"])
+def test_what_is_no_address_of_ray_or_does_not_answer_is_one_line(address: str) -> None:
+    pytest.importorskip("offline.ray_cluster", reason="no Ray: pip install 'stream-fp[ray]'",
+                        exc_type=ModuleNotFoundError)  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"`scheduler`: (expected an address such as ray://|no Ray client serv)"
+    ) as caught:
+        open_backend("ray", address).__enter__()
+    assert address in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("address", ["localhost", "foo://x:1", "localhost:abc", "a b", "tls://127.0.0.1:1"])
@@ -113,9 +132,9 @@ def test_scheduler_that_is_not_there_or_says_nothing_is_given_up(silent: str, mo
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--backend", "spark"], "setting `backend`: expected local or dask, got 'spark'"),
+        (["--backend", "spark"], "setting `backend`: expected local, dask or ray, got 'spark'"),
         (["--backend", "dask"], "setting `scheduler`: expected the address of a Dask scheduler"),
-        (["--scheduler", "tcp://127.0.0.1:1"], "setting `scheduler`: is for --backend dask"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "setting `scheduler`: is for --backend dask or ray"),
     ],
 )
 def test_wrong_setting_is_one_line_and_status_two(  # noqa: PLR0917 - two parameters and what pytest gives
@@ -140,7 +159,7 @@ def test_wrong_setting_is_one_line_and_status_two(  # noqa: PLR0917 - two parame
 
 
 def test_names_of_back_ends_are_those_that_open() -> None:
-    assert BACKENDS == ("local", "dask")
+    assert BACKENDS == ("local", "dask", "ray")
 
 
 def test_runner_is_found_by_its_name() -> None:

@@ -133,7 +133,7 @@ def test_several_settings_are_replayed_at_once_and_compared(
         (("--input", "{folder}", "--speed", "2x", "--output-topic", "x", "--workers", "2"), "leave --workers"),
         (("--input", "{folder}", "--workers", "0"), "--workers"),
         (("--input", "{folder}", "--scheduler", "tcp://127.0.0.1:1"), "setting `scheduler`"),
-        (("--input", "{folder}", "--backend", "spark"), "setting `backend`: expected local or dask"),
+        (("--input", "{folder}", "--backend", "spark"), "setting `backend`: expected local, dask or ray"),
         (("--to", "2025-07-32"), "expected a time or an offset"),
     ],
 )
