@@ -108,6 +108,7 @@ def fit_prefix_model(
             baselines=fit_baselines(
                 session_types, cut.dominant_regimes, places, len(ids), rests=cut.rests, ranges_pct=ranges_pct
             ),
+            typical_confidence=float(membership.held_out.max(axis=1).mean()),
         ),
         calibration=calibration,
         type_agreement=guess_agreement(session_types, labels[rows], days),

@@ -116,6 +116,8 @@ class PrefixModelArrays(Struct, frozen=True, kw_only=True):
     membership: MembershipArrays
     rest: RestArrays
     baselines: BaselineArrays
+    typical_confidence: float | None = None
+    """Mean probability of the archetype chosen, for sessions held out of the fit; older libraries do not say."""
 
 
 class TrainingSummary(Struct, frozen=True, kw_only=True):

@@ -350,6 +350,7 @@ class Engine:
                 prediction=forecast.prediction,
                 extraction_ns=forecast.extraction_ns,
                 classification_ns=forecast.classification_ns,
+                session_type=session.facts.session_type,
                 is_owed=self._silent,
             )
         ]

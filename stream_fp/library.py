@@ -282,6 +282,10 @@ def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStat
         raise ModelLoadError(f"{METADATA_FILE}: {name}: expected temperatures above 0, got {arrays.temperatures}")
     center, scale = _scaler(arrays.scaler, name)
     inputs = arrays.inputs
+    if arrays.typical_confidence is not None and not 0 <= arrays.typical_confidence <= 1:
+        raise ModelLoadError(
+            f"{METADATA_FILE}: {name}: expected a typical confidence from 0 to 1, got {arrays.typical_confidence}"
+        )
     if len(set(inputs.session_types)) < len(inputs.session_types) or not 0 < inputs.clip < _MAX_MAGNITUDE:
         raise ModelLoadError(f"{METADATA_FILE}: {name}: inputs: expected different session types and a clip above 0")
     return PrefixModel(
@@ -300,6 +304,7 @@ def _prefix_model(arrays: PrefixModelArrays, archetypes: dict[int, ArchetypeStat
         session_types={session_type: place for place, session_type in enumerate(inputs.session_types)},
         membership=_membership(arrays.membership, len(inputs.session_types), len(ids), name),
         rest=_rest(arrays.rest, len(inputs.session_types), len(ids), name),
+        typical_confidence=arrays.typical_confidence,
     )
 
 

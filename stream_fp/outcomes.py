@@ -62,6 +62,8 @@ class Published(Struct, frozen=True, kw_only=True, eq=False):
     prediction: Prediction
     extraction_ns: int
     classification_ns: int
+    session_type: str = ""
+    """As the session's id or its `session_start` has it; the prediction itself does not."""
     is_owed: bool = False
     """It comes late, after a change of settings: others, of later records, were published before."""
 

@@ -111,6 +111,8 @@ class PrefixModel:
         Place of each type among the inputs.
     membership : Membership
     rest : RestModel
+    typical_confidence : float or None
+        Mean confidence to expect, where the library says.
     standards : list of 30 tuples of float
         Center and scale of each input, as plain numbers.
     nearness : list of n_archetypes tuples of two lists
@@ -130,6 +132,7 @@ class PrefixModel:
     session_types: dict[str, int]
     membership: Membership
     rest: RestModel
+    typical_confidence: float | None = None
 
     standards: list[tuple[float, float]] = field(init=False, repr=False)
     nearness: list[tuple[Numbers, Numbers]] = field(init=False, repr=False)
