@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,6 +45,7 @@ class PartitionLedger:
         self._n_dead_letters_logged = 0
         self._low_offset = 0
         self._position = 0
+        self._rebuild_left = 0
 
     def begin(self, engine: Engine, low_offset: int) -> None:
         """Take note of an engine that starts at a committed low offset; what the former one published stays."""
@@ -60,15 +60,15 @@ class PartitionLedger:
         self._books = (self._books[0], counts)
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
-        archetypes = Counter[int]()
         for outcome in outcomes:
             if isinstance(outcome, DeadLetter):
                 self._log_dead_letter(outcome)
             else:
                 self._observe(outcome)
-                archetypes[outcome.prediction.archetype_id] += 1
-        for archetype_id, n in archetypes.items():
-            self._metrics.predictions.labels(archetype=str(archetype_id)).inc(n)
+
+    def rebuilding(self, n_left: int) -> None:
+        """Take note of how many records there are to read again."""
+        self._rebuild_left = n_left
 
     def passed(self, position: int) -> None:
         """Take note of where the client stands when there is nothing to read."""
@@ -95,6 +95,7 @@ class PartitionLedger:
             n_buffered_bytes=engine.n_buffered_bytes if engine else 0,
             committed_lag=None if end is None else max(0, end - self._low_offset),
             position_lag=None if end is None else max(0, end - position),
+            rebuild_left=self._rebuild_left,
         )
 
     def _observe(self, outcome: Published) -> None:
@@ -102,8 +103,7 @@ class PartitionLedger:
         timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
         if not outcome.is_owed:  # their age says nothing of this service's speed
             metrics.end_to_end.observe(max(0.0, time.time() - timestamp_ms / 1000))
-        metrics.extraction.observe(outcome.extraction_ns / 1e9)
-        metrics.classification.observe(outcome.classification_ns / 1e9)
+        metrics.published(outcome)
 
     def _log_dead_letter(self, outcome: DeadLetter) -> None:
         """Log the first few: input controls how many there are, and the metrics count them all."""

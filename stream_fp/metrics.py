@@ -6,6 +6,8 @@ scrape time, so the hot path pays nothing and the series of a revoked partition 
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +18,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from stream_fp.outcomes import Counts
+from stream_fp.classifier import Classifier
+from stream_fp.outcomes import Counts, Published
+from stream_fp.stamps import IS_COMPILED
 
 __all__ = ["Metrics", "PartitionView"]
 
@@ -24,6 +28,9 @@ __all__ = ["Metrics", "PartitionView"]
 LATENCY_BUCKETS_S: Final = (
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
+CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+#: Session types come with the input: those that the model does not know share one series.
+OTHER_TYPE: Final = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,8 @@ class PartitionView:
     committed_lag: int | None
     """None until the end of the partition is known."""
     position_lag: int | None
+    rebuild_left: int = 0
+    """Records to read again before it speaks."""
 
 
 class Metrics:
@@ -66,6 +75,42 @@ class Metrics:
         self.sidecar_write = self._histogram("sidecar_write", "Writing one sidecar file, until it is on disk.")
         self.artifact_load = self._histogram("artifact_load", "Loading and verifying the library.")
         self.rebuild = self._histogram("rebuild", "Rebuilding a partition's state after a start or a rebalance.")
+        self.transaction_commit = self._histogram(
+            "transaction_commit", "From the request to commit a transaction to the broker's answer."
+        )
+        self.transactions = Counter(
+            "stream_fp_transactions", "Transactions by how they ended: those not committed are aborted, if late.",
+            ["outcome"], registry=self.registry,
+        )  # fmt: skip
+        for outcome in ("committed", "aborted"):
+            self.transactions.labels(outcome=outcome)
+        self.confidence = Histogram(
+            "stream_fp_confidence_ratio", "Confidence of the predictions published, by checkpoint.", ["checkpoint"],
+            buckets=CONFIDENCE_BUCKETS, registry=self.registry,
+        )  # fmt: skip
+        self.predictions_by_type = Counter(
+            "stream_fp_session_type_predictions",
+            "Predictions published, by session type; types that the model does not know are `other`.",
+            ["session_type"], registry=self.registry,
+        )  # fmt: skip
+        self.trained_share = Gauge(
+            "stream_fp_trained_archetype_ratio", "Share of the archetype among the sessions that were learned from.",
+            ["archetype"], registry=self.registry,
+        )  # fmt: skip
+        self.trained_confidence = Gauge(
+            "stream_fp_trained_confidence_ratio",
+            "Mean confidence to expect, by checkpoint, from sessions held out in training; missing where not known.",
+            ["checkpoint"], registry=self.registry,
+        )  # fmt: skip
+        self.build = Info("stream_fp_build", "Version of the service, and what it runs on.", registry=self.registry)
+        self.build.info(
+            {
+                "version": importlib.metadata.version("stream-fp"),
+                "python": platform.python_version(),
+                "engine": "compiled" if IS_COMPILED else "interpreted",
+            }
+        )
+        self._session_types: frozenset[str] = frozenset()
         self.predictions = Counter(
             "stream_fp_predictions", "Predictions published.", ["archetype"], registry=self.registry
         )
@@ -82,6 +127,32 @@ class Metrics:
         self.assigned = Gauge("stream_fp_assigned_partitions", "Partitions owned now.", registry=self.registry)
         self.model = Info("stream_fp_model", "The library in use.", registry=self.registry)
         self.registry.register(self)
+
+    def follow(self, classifier: Classifier) -> None:
+        """Show the library in use, and what to expect of it."""
+        library = classifier.library
+        self.model.info({"version": library.version, "fingerprint": library.fingerprint})
+        self._session_types = frozenset(library.typical_events) | frozenset(library.schedules)
+        n_sessions = sum(stats.n_sessions for stats in library.archetypes.values())
+        for archetype_id, stats in library.archetypes.items():
+            # From the start, so that the first prediction is seen as a step.
+            self.predictions.labels(archetype=str(archetype_id))
+            self.trained_share.labels(archetype=str(archetype_id)).set(stats.n_sessions / n_sessions)
+        if classifier.assignment == "prefix_model":
+            for model in library.prefix_models:
+                if model.typical_confidence is not None:
+                    self.trained_confidence.labels(checkpoint=f"{model.checkpoint_pct:g}").set(model.typical_confidence)
+
+    def published(self, outcome: Published) -> None:
+        """Count a prediction that the broker has acknowledged."""
+        prediction = outcome.prediction
+        session_type = outcome.session_type if outcome.session_type in self._session_types else OTHER_TYPE
+        self.predictions.labels(archetype=str(prediction.archetype_id)).inc()
+        self.predictions_by_type.labels(session_type=session_type).inc()
+        checkpoint = f"{prediction.classification_metadata.checkpoint_pct:g}"
+        self.confidence.labels(checkpoint=checkpoint).observe(prediction.confidence)
+        self.extraction.observe(outcome.extraction_ns / 1e9)
+        self.classification.observe(outcome.classification_ns / 1e9)
 
     def _histogram(self, what: str, text: str) -> Histogram:
         return Histogram(f"stream_fp_{what}_seconds", text, buckets=LATENCY_BUCKETS_S, registry=self.registry)
@@ -120,6 +191,9 @@ class Metrics:
             ),
             "position_lag": GaugeMetricFamily(
                 "stream_fp_position_lag_records", "Records from the position to the end.", labels=labels
+            ),
+            "rebuild_left": GaugeMetricFamily(
+                "stream_fp_rebuild_remaining_records", "Records to read before the partition speaks.", labels=labels
             ),
         }
         for view in self._partitions():

@@ -250,6 +250,7 @@ class PartitionWorker:
         self._rebuilding = True
         beyond = await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._rebuilding = False
+        self._ledger.rebuilding(0)
         if told is not None and not self._stopping.is_set():
             await self._publish_owed(self._engine, point)
         if beyond and not self._stopping.is_set():
@@ -266,6 +267,7 @@ class PartitionWorker:
         position, beyond = low_offset, list[Record]()
         while position < published_offset and not self._stopping.is_set():
             self._state = f"rebuilding, {published_offset - position} records to go"
+            self._ledger.rebuilding(published_offset - position)
             records = await self._fetch()
             beyond = [record for record in records if record.offset >= published_offset]
             if not await self._take(engine, records[: len(records) - len(beyond)]) or beyond:
@@ -427,8 +429,18 @@ class PartitionWorker:
     async def _publish(self, engine: Engine, commit: _Commit) -> None:
         await self._write_sidecars(commit.outcomes)
         started_s = time.perf_counter()
-        await self._running_publisher().publish(commit.outcomes, commit.low_offset, commit.progress)
+        publisher = self._running_publisher()
+        try:
+            await publisher.publish(commit.outcomes, commit.low_offset, commit.progress)
+        except BaseException:
+            if publisher.is_transactional:
+                # Or it may be committed all the same, where only the answer was lost; the next start finds out.
+                self._metrics.transactions.labels(outcome="aborted").inc()
+            raise
         self._metrics.publish.observe(time.perf_counter() - started_s)
+        if publisher.is_transactional:
+            self._metrics.transactions.labels(outcome="committed").inc()
+            self._metrics.transaction_commit.observe(publisher.commit_s)
         self._metrics.commits.inc()
         self._committed_position = commit.position
         self._committed_at_s = time.monotonic()

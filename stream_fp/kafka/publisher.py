@@ -85,6 +85,13 @@ class Publisher:
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
         self._transactions: Transactions | None = None
+        #: How long the broker took to commit the last transaction.
+        self.commit_s = 0.0
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether what it publishes is one transaction."""
+        return self._exactly_once
 
     @property
     def transactional_id(self) -> str:
@@ -206,7 +213,9 @@ class Publisher:
         await transactions.begin()
         await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
         await _send(producer, records)
+        started_s = time.perf_counter()
         await producer.commit_transaction()
+        self.commit_s = time.perf_counter() - started_s
         transactions.open_ahead()
 
     def _to_record(self, outcome: Outcome, processed_at: bytes) -> dict[str, Any]:

@@ -2,16 +2,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_fp.classifier import Classifier
 from stream_fp.engine import Engine
-from stream_fp.metrics import LATENCY_BUCKETS_S, Metrics, PartitionView
-from stream_fp.outcomes import Counts
-from tests.support.builders import end, event, make_engine, record, records, run, start
+from stream_fp.library import load_library
+from stream_fp.metrics import CONFIDENCE_BUCKETS, LATENCY_BUCKETS_S, Metrics, PartitionView
+from stream_fp.outcomes import Counts, Published
+from tests.support.builders import (
+    end,
+    event,
+    make_engine,
+    record,
+    records,
+    run,
+    start,
+    tiny_library,
+    tiny_metadata,
+    tiny_stats,
+    write_library,
+)
 
 TOPIC = "session-events"
 BOOKS = ("consumed", "applied", "dead_lettered", "ignored", "rebuilt")
@@ -68,13 +85,22 @@ def view_of(engine: Engine, partition: int) -> PartitionView:
     )
 
 
+def knowing(folder: Path, *, typical_confidence: float | None = None, **settings: Any) -> Classifier:  # noqa: ANN401
+    """Return a classifier whose library knows what confidence to expect."""
+    metadata = tiny_metadata()
+    metadata["prefix_models"][0]["typical_confidence"] = typical_confidence
+    return Classifier(load_library(write_library(folder / "v0.0.1", metadata, tiny_stats())), **settings)
+
+
 @pytest.fixture
-def full() -> Metrics:
+def full(tmp_path: Path) -> Metrics:
     """Return instruments of which each has a series."""
     engine = used_engine()
     metrics = Metrics(lambda: [view_of(engine, 0), view_of(engine, 7)])
+    metrics.follow(knowing(tmp_path, typical_confidence=0.62))
     metrics.predictions.labels(archetype="1").inc()
-    metrics.model.info({"version": "1.0.0", "fingerprint": "0123456789abcdef"})
+    metrics.predictions_by_type.labels(session_type="ny_am").inc()
+    metrics.confidence.labels(checkpoint="30").observe(0.5)
     return metrics
 
 
@@ -171,7 +197,7 @@ def test_names_are_well_formed_in_base_units_and_counters_end_in_total(full: Met
         if family.type == "counter":
             assert samples == {f"{name}_total"}
         elif family.type == "histogram":
-            assert name.endswith("_seconds")
+            assert name.endswith(("_seconds", "_ratio"))
             assert samples == {f"{name}_{part}" for part in ("bucket", "sum", "count")}
         elif family.type == "gauge":
             assert samples in ({name}, {f"{name}_info"})
@@ -183,7 +209,8 @@ def test_names_are_well_formed_in_base_units_and_counters_end_in_total(full: Met
 def test_labels_are_few_and_none_is_a_session(full: Metrics) -> None:
     samples = [s for name, f in families(full).items() if name.startswith("stream_fp_") for s in f.samples]
     assert {label for sample in samples for label in sample.labels} == {
-        "topic", "partition", "class", "reason", "archetype", "le", "version", "fingerprint",
+        "topic", "partition", "class", "reason", "archetype", "le", "version", "fingerprint", "checkpoint",
+        "session_type", "outcome", "python", "engine",
     }  # fmt: skip
     texts = {text for sample in samples for text in sample.labels.values()}
     assert not [text for text in texts if "2025-07" in text]
@@ -236,7 +263,52 @@ def test_predictions_are_counted_by_archetype_and_the_model_is_named(full: Metri
     full.predictions.labels(archetype="2").inc(3)
     assert value(full, "stream_fp_predictions_total", archetype="1") == 1
     assert value(full, "stream_fp_predictions_total", archetype="2") == 3
-    assert value(full, "stream_fp_model_info", version="1.0.0", fingerprint="0123456789abcdef") == 1
+    assert value(full, "stream_fp_model_info", version="0.0.1") == 1
+
+
+def test_library_shows_what_is_to_be_expected_of_it(tmp_path: Path) -> None:
+    classifier = knowing(tmp_path, typical_confidence=0.62, assignment="prefix_model")
+    library = classifier.library
+    metrics = Metrics(list)
+    metrics.follow(classifier)
+    assert value(metrics, "stream_fp_model_info", version=library.version, fingerprint=library.fingerprint) == 1
+    shares = {str(id_): stats.n_sessions for id_, stats in library.archetypes.items()}
+    for archetype, n in shares.items():
+        found = value(metrics, "stream_fp_trained_archetype_ratio", archetype=archetype)
+        assert found == pytest.approx(n / sum(shares.values()))
+        assert value(metrics, "stream_fp_predictions_total", archetype=archetype) == 0
+    (checkpoint,) = {f"{model.checkpoint_pct:g}" for model in library.prefix_models if model.typical_confidence}
+    assert value(metrics, "stream_fp_trained_confidence_ratio", checkpoint=checkpoint) == 0.62
+
+
+@pytest.mark.parametrize(("assignment", "confidence"), [("full_centroid", 0.62), ("prefix_model", None)])
+def test_confidence_to_expect_is_said_only_where_it_is_known(
+    tmp_path: Path, assignment: str, confidence: float | None
+) -> None:
+    metrics = Metrics(list)
+    metrics.follow(knowing(tmp_path, typical_confidence=confidence, assignment=assignment))
+    assert families(metrics)["stream_fp_trained_confidence_ratio"].samples == []
+
+
+def test_published_predictions_are_counted_by_type_and_confidence_and_strange_types_are_one(tmp_path: Path) -> None:
+    metrics = Metrics(list)
+    classifier = Classifier(tiny_library(tmp_path / "v0.0.1"))
+    metrics.follow(classifier)
+    assert "ny_am" in classifier.library.schedules
+    engine = make_engine()
+    stream = records([start(), *(event(minute=i) for i in range(120))])
+    (outcome,) = [one for sent in stream for one in engine.process(sent) if isinstance(one, Published)]
+    assert outcome.session_type == "ny_am"
+    metrics.published(outcome)
+    for n in range(1000):
+        metrics.published(msgspec.structs.replace(outcome, session_type=f"strange-{n}"))
+    by_type = families(metrics)["stream_fp_session_type_predictions"].samples
+    assert {sample.labels["session_type"]: sample.value for sample in by_type} == {"ny_am": 1, "other": 1000}
+    assert value(metrics, "stream_fp_predictions_total", archetype=str(outcome.prediction.archetype_id)) == 1001
+    confidence = outcome.prediction.confidence
+    above = [bucket for bucket in CONFIDENCE_BUCKETS if bucket >= confidence]
+    assert value(metrics, "stream_fp_confidence_ratio_bucket", checkpoint="30", le=str(above[0])) == 1001
+    assert value(metrics, "stream_fp_confidence_ratio_sum", checkpoint="30") == pytest.approx(1001 * confidence)
 
 
 def test_two_services_in_one_process_do_not_share_instruments() -> None:

@@ -74,6 +74,8 @@ class Publisher:
     took_s: float
     published: list[Any] = field(default_factory=list)
     n_fail: int = 0
+    is_transactional: bool = True
+    commit_s: float = 0.01
 
     async def start(self) -> None: ...
 
@@ -183,6 +185,8 @@ class UnsafePublisher:
     """Fails before, in the middle, or after its transaction took effect; takes no time or longer than a batch."""
 
     broker: Broker
+    is_transactional: bool = True
+    commit_s: float = 0.01
 
     async def start(self) -> None:
         self.broker.owner = self
