@@ -19,7 +19,7 @@ COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo test lint types check chaos bench bench-quick picture clean
+.PHONY: help compile demo test lint types check chaos bench bench-quick picture dashboard clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,9 @@ picture: $(VENV)/.compiled ## Simulate, train and evaluate; draw the README's pi
 	@SOURCE_DATE_EPOCH=0 $(BIN)/stream-fp-offline evaluate --input build/picture/sessions.jsonl \
 	  --model-path build/picture/models/v1.0.0 --output build/picture/report --force
 	@cp build/picture/report/archetypes.svg build/picture/report/reliability.svg docs/images/
+
+dashboard: $(VENV)/.demo-installed ## Write the Grafana dashboard anew from its code
+	@$(BIN)/python deploy/grafana/dashboard.py
 
 clean: ## Delete what these targets made: environment, caches, fetched jars
 	@rm -rf $(VENV) build dist *.egg-info stream_fp/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
