@@ -100,6 +100,8 @@ def _configure_logging(settings: Settings) -> None:
     if settings.log_level != "DEBUG":
         # aiokafka reports every broker hiccup, those that it mends by itself and those that we report.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # At DEBUG it writes every request as it is, that with the password too.
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.CRITICAL)
 
 
 def _plugins() -> dict[str, click.Command]:

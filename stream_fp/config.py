@@ -129,6 +129,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ssl_cert_file: Annotated[str, Meta(description="Certificate of this client.")] = ""
     ssl_key_file: Annotated[str, Meta(description="Private key of this client.")] = ""
     ssl_key_password: Annotated[Secret, Meta(description="Password of the private key.")] = Secret("")
+    ssl_key_password_file: Annotated[str, Meta(description="File that holds the password of the private key.")] = ""
 
     # Model and method
     model_path: Annotated[str, Meta(description="Folder of the trained library.")] = ""
@@ -195,15 +196,32 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ConfigError
             When the file cannot be read.
         """
-        if not self.sasl_password_file:
-            return self.sasl_password.reveal()
-        try:
-            return Path(self.sasl_password_file).read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError("sasl_password_file", f"{self.sasl_password_file}: {error.strerror}") from error
-        except UnicodeDecodeError:
-            # The cause holds the bytes that were read.
-            raise ConfigError("sasl_password_file", f"{self.sasl_password_file}: expected text in UTF-8") from None
+        return _secret_of(self.sasl_password, "sasl_password_file", self.sasl_password_file)
+
+    def ssl_key_secret(self) -> str:
+        """Return the password of the private key, from the setting or from the file.
+
+        Raises
+        ------
+        ConfigError
+            When the file cannot be read.
+        """
+        return _secret_of(self.ssl_key_password, "ssl_key_password_file", self.ssl_key_password_file)
+
+
+def _secret_of(secret: Secret, setting: str, file: str) -> str:
+    if not file:
+        return secret.reveal()
+    try:
+        text = Path(file).read_text("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(setting, f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # The cause holds the bytes that were read.
+        raise ConfigError(setting, f"{file}: expected text in UTF-8") from None
+    if not text:
+        raise ConfigError(setting, f"{file}: expected a password, got an empty file")
+    return text
 
 
 _FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}

@@ -158,7 +158,10 @@ class TopicMissingError(ServiceError):
     """Raised when a topic that must exist does not; create it, or correct the setting."""
 
     def __init__(self, topic: str, setting: str) -> None:
-        super().__init__(f"topic `{topic}` does not exist on the broker; create it or correct the setting `{setting}`")
+        super().__init__(
+            f"topic `{topic}` does not exist on the broker, or this user may not see it: create it, allow it "
+            f"or correct the setting `{setting}`"
+        )
         self.topic = topic
 
 

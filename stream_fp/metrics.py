@@ -29,6 +29,8 @@ LATENCY_BUCKETS_S: Final = (
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
 )  # fmt: skip
 CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+#: Read here, because reading it blocks: not to be done on an event loop.
+_VERSION: Final = importlib.metadata.version("stream-fp")
 #: Session types come with the input: those that the model does not know share one series.
 OTHER_TYPE: Final = "other"
 
@@ -105,7 +107,7 @@ class Metrics:
         self.build = Info("stream_fp_build", "Version of the service, and what it runs on.", registry=self.registry)
         self.build.info(
             {
-                "version": importlib.metadata.version("stream-fp"),
+                "version": _VERSION,
                 "python": platform.python_version(),
                 "engine": "compiled" if IS_COMPILED else "interpreted",
             }

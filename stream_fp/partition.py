@@ -38,6 +38,7 @@ from stream_fp.engine import Engine
 from stream_fp.kafka.intake import Intake
 from stream_fp.kafka.progress import Progress, StartingPoint, find_starting_point, fingerprint_of
 from stream_fp.kafka.publisher import TOO_LARGE, Publisher
+from stream_fp.kafka.rights import lacking_right
 from stream_fp.kafka.told import Told, find_told, last_told
 from stream_fp.ledger import PartitionLedger
 from stream_fp.messages import Record
@@ -191,8 +192,9 @@ class PartitionWorker:
                 if self._stopping.is_set():
                     _logger.warning("%s: not published, left to the next owner: %r", self.name, error)
                     break
-                self._state = f"starting over after {type(error).__name__}: {error}"
-                _logger.warning("%s: starting over in %.1f s: %r", self.name, backoff_s, error)
+                why = lacking_right(error, self._settings) or f"{type(error).__name__}: {error}"
+                self._state = f"starting over after {why}"
+                _logger.warning("%s: starting over in %.1f s: %s", self.name, backoff_s, why)
                 await self._abandon_publisher()
                 await self._pause(backoff_s)
             finally:

@@ -25,6 +25,7 @@ from stream_fp.config import Settings
 from stream_fp.errors import ConfigError, ServiceError, StreamFpError
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import close_within, new_admin, new_consumer
+from stream_fp.kafka.diagnosis import unreachable
 from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library
 from stream_fp.loading import load_classifier
@@ -231,10 +232,7 @@ class Service:
             finally:
                 waiting.cancel()
         except (KafkaError, OSError) as error:
-            raise ServiceError(
-                f"cannot reach Kafka at {settings.bootstrap_servers} with {settings.security_protocol} (settings "
-                f"`bootstrap_servers` and `security_protocol`): {error or type(error).__name__}"
-            ) from error
+            raise await unreachable(settings, error) from error
         self._started = True
         _logger.info(
             "group %s follows %s with model %s, %s, engine %s; metrics on port %d",

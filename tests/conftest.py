@@ -11,7 +11,7 @@ import os
 import uuid
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -77,6 +77,13 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
         yield found.bootstrap_servers
 
 
+def lacking_broker(lacking: str) -> NoReturn:
+    """Skip a test that needs a broker of its own, or fail it in CI."""
+    if os.environ.get(REQUIRE_BROKER) == "1":
+        pytest.fail(lacking, pytrace=False)
+    pytest.skip(lacking)
+
+
 class Cluster(Protocol):
     """Starts a Kafka of so many nodes for one test."""
 
@@ -92,10 +99,7 @@ def cluster() -> Iterator[Cluster]:
             try:
                 return stack.enter_context(LocalKafka(n_nodes=n_nodes))
             except BrokerUnavailableError as error:
-                lacking = f"no Kafka of our own to kill: {error}"
-                if os.environ.get(REQUIRE_BROKER) == "1":
-                    pytest.fail(lacking, pytrace=False)
-                pytest.skip(lacking)
+                lacking_broker(f"no Kafka of our own to kill: {error}")
 
         yield start
 

@@ -15,7 +15,7 @@ from stream_fp.config import Settings
 from stream_fp.errors import ConfigError
 from stream_fp.kafka.consumer import Consumer
 
-__all__ = ["close_within", "new_admin", "new_consumer", "new_producer", "new_reader"]
+__all__ = ["close_within", "connection_of", "new_admin", "new_consumer", "new_producer", "new_reader"]
 
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def new_consumer(settings: Settings) -> Consumer:
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 3),
         max_partition_fetch_bytes=_FETCH_BYTES,
-        **_connection(settings),
+        **connection_of(settings),
     )
 
 
@@ -50,7 +50,7 @@ def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -
         auto_offset_reset="none",
         isolation_level=isolation_level,
         max_partition_fetch_bytes=_FETCH_BYTES,
-        **_connection(settings),
+        **connection_of(settings),
     )
 
 
@@ -70,13 +70,13 @@ def new_producer(settings: Settings, transactional_id: str | None, *, compress: 
         # A transaction that begins before the broker has written the markers of the one before is told to come again.
         # The client then waits for so long, by default 100 ms, with everything that is due.
         retry_backoff_ms=_RETRY_BACKOFF_MS,
-        **_connection(settings),
+        **connection_of(settings),
     )
 
 
 def new_admin(settings: Settings) -> AIOKafkaAdminClient:
     """Return an admin client, not started."""
-    return AIOKafkaAdminClient(**_connection(settings))
+    return AIOKafkaAdminClient(**connection_of(settings))
 
 
 async def close_within(close: Callable[[], Awaitable[None]], budget_s: float) -> None:
@@ -91,7 +91,14 @@ async def close_within(close: Callable[[], Awaitable[None]], budget_s: float) ->
         _logger.warning("closing a Kafka client: %r", error)
 
 
-def _connection(settings: Settings) -> dict[str, Any]:
+def connection_of(settings: Settings) -> dict[str, Any]:
+    """Return what all clients are made with: addresses, security and time-outs.
+
+    Raises
+    ------
+    ConfigError
+        When a certificate, key or password cannot be read.
+    """
     connection: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers,
         "client_id": settings.group_id,
@@ -118,9 +125,14 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
         raise ConfigError("ssl_ca_file", f"{settings.ssl_ca_file}: {error}") from error
     if settings.ssl_cert_file:
         try:
-            context.load_cert_chain(
-                settings.ssl_cert_file, settings.ssl_key_file, settings.ssl_key_password.reveal() or None
-            )
+            # Called where the key is locked; without it, OpenSSL would ask on the terminal.
+            context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, lambda: _key_password(settings))
         except OSError as error:
             raise ConfigError("ssl_cert_file", f"{settings.ssl_cert_file}: {error}") from error
     return context
+
+
+def _key_password(settings: Settings) -> str:
+    if secret := settings.ssl_key_secret():
+        return secret
+    raise ConfigError("ssl_key_password", f"{settings.ssl_key_file} is locked by a password, got none")

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from stream_fp.config import Settings
 from stream_fp.errors import ConfigError, ServiceError, TopicMissingError
 from stream_fp.kafka.clients import close_within, new_admin, new_reader
+from stream_fp.kafka.diagnosis import unreachable
 from stream_fp.kafka.ranges import Bound, Range, bound_of, check_bounds
 from stream_fp.kafka.topics import topic_layouts
 from stream_fp.open_sessions import LONG_SILENCE_US
@@ -57,10 +58,7 @@ class TopicHistory:
             await self._reader.start()
         except (KafkaError, OSError) as error:
             await self._close()
-            raise ServiceError(
-                f"cannot reach Kafka at {self._settings.bootstrap_servers} (setting `bootstrap_servers`; to replay "
-                f"files, name them with --input): {error or type(error).__name__}"
-            ) from error
+            raise await unreachable(self._settings, error, hint="; to replay files, name them with --input") from error
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
