@@ -7,7 +7,6 @@ Errors that a user can mend are one line on standard error. Exit status: 0 done 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stream_fp import __version__
-from stream_fp.config import ENABLE_VARIABLE, Settings
+from stream_fp.config import ENABLE_VARIABLE
 from stream_fp.errors import ConfigError, StreamFpError
 from stream_fp.loading import load_classifier
+from stream_fp.logs import configure_logging
 from stream_fp.options import setting_options, settings_from
 from stream_fp.replay_command import replay_command
 from stream_fp.service import check_sinks, run_service
@@ -65,7 +65,7 @@ def run(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per se
             f"{ENABLE_VARIABLE}=1, or `enabled = true` in the settings file."
         )
         return
-    _configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     watchdog = Watchdog(settings.stall_exit_s)
     watchdog.start()
     asyncio.run(run_service(settings, watchdog))
@@ -93,15 +93,6 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     for checkpoint in missing:
         used = library.prefix_model(checkpoint).checkpoint_pct
         click.echo(f"note      no prefix model at {checkpoint:g} %: the one at {used:g} % will be used")
-
-
-def _configure_logging(settings: Settings) -> None:
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if settings.log_level != "DEBUG":
-        # aiokafka reports every broker hiccup, those that it mends by itself and those that we report.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    # At DEBUG it writes every request as it is, that with the password too.
-    logging.getLogger("aiokafka.conn").setLevel(logging.INFO if settings.log_level == "DEBUG" else logging.CRITICAL)
 
 
 def _plugins() -> dict[str, click.Command]:

@@ -172,6 +172,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 300.0
     shutdown_grace_s: Annotated[Seconds, Meta(description="Time to finish in after SIGTERM.")] = 20.0
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="What to log.")] = "INFO"
+    log_format: Annotated[Literal["console", "json"], Meta(description="Lines to read, or a JSON object a line.")] = (
+        "console"
+    )
 
     def engine_settings(self) -> EngineSettings:
         """Return the part that the engine's behaviour depends on."""

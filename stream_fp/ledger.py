@@ -14,6 +14,7 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from stream_fp.engine import Engine
+from stream_fp.logs import Log, Ration, at
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 
@@ -21,8 +22,11 @@ __all__ = ["PartitionLedger"]
 
 _logger = logging.getLogger(__name__)
 
-#: Of one partition in its owner's life.
-_MAX_DEAD_LETTERS_LOGGED: Final = 10
+#: Lines at once and seconds between further ones, for each partition; of dead letters, for each kind of error too.
+_PREDICTIONS_LOGGED: Final = (20, 1.0)
+_DEAD_LETTERS_LOGGED: Final = (10, 10.0)
+#: Of an id or a reason, which may be as long as a record.
+_MAX_SHOWN: Final = 200
 
 
 class PartitionLedger:
@@ -32,17 +36,20 @@ class PartitionLedger:
     ----------
     partition : TopicPartition
     metrics : Metrics
+    model_version : str
+        For the log.
     """
 
-    def __init__(self, partition: TopicPartition, metrics: Metrics) -> None:
+    def __init__(self, partition: TopicPartition, metrics: Metrics, *, model_version: str) -> None:
         self._partition = partition
-        self._name = f"{partition.topic}[{partition.partition}]"
+        self._log = Log(_logger, **at(partition, model_version=model_version))
+        self._prediction_ration = Ration(*_PREDICTIONS_LOGGED)
+        self._dead_letter_rations: dict[str, Ration] = {}
         self._metrics = metrics
         self._engine: Engine | None = None
         # Those of former engines and those of this one.
         self._books = (Counts(), Counts())
         self._n_rebuilt = 0
-        self._n_dead_letters_logged = 0
         self._low_offset = 0
         self._position = 0
         self._rebuild_left = 0
@@ -104,13 +111,28 @@ class PartitionLedger:
         if not outcome.is_owed:  # their age says nothing of this service's speed
             metrics.end_to_end.observe(max(0.0, time.time() - timestamp_ms / 1000))
         metrics.published(outcome)
+        self._log_prediction(outcome)
+
+    def _log_prediction(self, outcome: Published) -> None:
+        if not _logger.isEnabledFor(logging.INFO) or (held_back := self._prediction_ration.take()) is None:
+            return
+        said = outcome.prediction
+        session_id = said.session_id[:_MAX_SHOWN]
+        self._log.info(
+            "session %s becomes archetype %d, confidence %.2f, seen %.0f %%",
+            session_id, said.archetype_id, said.confidence, said.pct_seen,
+            extra={"session_id": session_id, "offset": outcome.record.offset, "held_back": held_back},
+        )  # fmt: skip
 
     def _log_dead_letter(self, outcome: DeadLetter) -> None:
-        """Log the first few: input controls how many there are, and the metrics count them all."""
-        if self._n_dead_letters_logged < _MAX_DEAD_LETTERS_LOGGED:
-            self._n_dead_letters_logged += 1
-            last = self._n_dead_letters_logged == _MAX_DEAD_LETTERS_LOGGED
-            _logger.warning(
-                "%s@%d: dead letter: %s%s",
-                self._name, outcome.record.offset, outcome.message[:200], " (no more are logged)" if last else "",
+        ration = self._dead_letter_rations.setdefault(outcome.error_class, Ration(*_DEAD_LETTERS_LOGGED))
+        if (held_back := ration.take()) is not None:
+            key = outcome.record.key
+            self._log.warning(
+                "dead letter: %s", outcome.message[:_MAX_SHOWN],
+                extra={
+                    "session_id": None if key is None else key[:_MAX_SHOWN].decode("utf-8", "replace"),
+                    "offset": outcome.record.offset,
+                    "held_back": held_back,
+                },
             )  # fmt: skip

@@ -27,6 +27,7 @@ ENGINE_SETTINGS: Final = (
 TOPIC_SETTINGS: Final = (
     "bootstrap_servers", "input_topic", "request_timeout_s", "security_protocol", "sasl_mechanism", "sasl_username",
     "sasl_password_file", "ssl_ca_file", "ssl_cert_file", "ssl_key_file",
+    "ssl_key_password_file",
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ from stream_fp.kafka.publisher import TOO_LARGE, Publisher
 from stream_fp.kafka.rights import lacking_right
 from stream_fp.kafka.told import Told, find_told, last_told
 from stream_fp.ledger import PartitionLedger
+from stream_fp.logs import Log, at
 from stream_fp.messages import Record
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
@@ -135,7 +136,9 @@ class PartitionWorker:
         self._engine: Engine | None = None
         self._intake = Intake(consumer, partition, n_at_once=settings.max_poll_records)
         self._stopping = asyncio.Event()
-        self._ledger = PartitionLedger(partition, metrics)
+        model_version = classifier.library.version
+        self._log = Log(_logger, **at(partition, model_version=model_version))
+        self._ledger = PartitionLedger(partition, metrics, model_version=model_version)
         self._changed_at = 0
         #: Offset up to which records were taken and, where anything was due, published: what stalls are judged by.
         self.furthest = 0
@@ -179,7 +182,7 @@ class PartitionWorker:
                 # Somebody else owns the partition, or the broker has ended a transaction that took too long. To start
                 # a producer now could fence a rightful owner, to no harm but delay; by the second heartbeat from now
                 # the group has told us, and taken the partition away, if there is one.
-                _logger.warning("%s: fenced by another owner or by a transaction that took too long", self.name)
+                self._log.warning("fenced by another owner or by a transaction that took too long")
                 self._state = "fenced"
                 self._metrics.publish_failures.inc()
                 await self._abandon_publisher()
@@ -190,11 +193,11 @@ class PartitionWorker:
                 self._n_failures += 1
                 self._metrics.publish_failures.inc()
                 if self._stopping.is_set():
-                    _logger.warning("%s: not published, left to the next owner: %r", self.name, error)
+                    self._log.warning("not published, left to the next owner: %r", error)
                     break
                 why = lacking_right(error, self._settings) or f"{type(error).__name__}: {error}"
                 self._state = f"starting over after {why}"
-                _logger.warning("%s: starting over in %.1f s: %s", self.name, backoff_s, why)
+                self._log.warning("starting over in %.1f s: %s", backoff_s, why)
                 await self._abandon_publisher()
                 await self._pause(backoff_s)
             finally:
@@ -248,7 +251,7 @@ class PartitionWorker:
         self._committed_position = point.published_offset
         self._committed_at_s = time.monotonic()
         self._intake.seek(point.low_offset)
-        _logger.info("%s: reads from offset %d, publishes from %d", self.name, point.low_offset, point.published_offset)
+        self._log.info("reads from offset %d, publishes from %d", point.low_offset, point.published_offset)
         self._rebuilding = True
         beyond = await self._rebuild(self._engine, point.low_offset, point.published_offset)
         self._rebuilding = False
@@ -285,13 +288,14 @@ class PartitionWorker:
         self._changed_at = point.changed_at
         if point.fingerprint not in (None, self._fingerprint):
             self._changed_at = point.published_offset
-            _logger.warning("%s: settings or model differ from those of the last commit", self.name)
+            self._log.warning("settings or model differ from those of the last commit")
         if point.low_offset >= self._changed_at:
             return None
-        _logger.info(
-            "%s: looking in %s for what sessions open now were told since offset %d",
-            self.name, self._settings.output_topic, point.low_offset,
-        )  # fmt: skip
+        self._log.info(
+            "looking in %s for what sessions open now were told since offset %d",
+            self._settings.output_topic,
+            point.low_offset,
+        )
         self._state = "reading its own output, after a change of settings or model"
         return await find_told(
             self._settings,
@@ -308,7 +312,7 @@ class PartitionWorker:
         these settings or with those before, looks into the output topic again.
         """
         outcomes = list(engine.speak())
-        _logger.info("%s: %d predictions owed after the change of settings or model", self.name, len(outcomes))
+        self._log.info("%d predictions owed after the change of settings or model", len(outcomes))
         publisher = self._running_publisher()
         unsettled = Progress(
             published=point.published_offset,
@@ -479,7 +483,7 @@ class PartitionWorker:
                 self._cannot_write = f"cannot write sidecar or minidash: {error}"
                 if self._stopping.is_set():
                     raise  # nothing was published: whoever takes the partition next writes them
-                _logger.warning("%s: %s; again in %.1f s", self.name, self._cannot_write, backoff_s)
+                self._log.warning("%s; again in %.1f s", self._cannot_write, backoff_s)
                 await self._pause(backoff_s)
                 backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
             else:
@@ -510,7 +514,7 @@ class PartitionWorker:
                 async with asyncio.timeout(self._settings.request_timeout_s):
                     await publisher.aclose()
             except (KafkaError, TimeoutError) as error:
-                _logger.warning("%s: closing the producer: %r", self.name, error)
+                self._log.warning("closing the producer: %r", error)
 
     async def _abandon_publisher(self) -> None:
         self._due, self._n_due_bytes, self._cannot_write = [], 0, ""

@@ -22,6 +22,7 @@ from stream_fp.engine_settings import RULES_VERSION, EngineSettings
 from stream_fp.errors import OffsetLostError
 from stream_fp.kafka.offsets import committed_offset
 from stream_fp.library import Library
+from stream_fp.logs import at
 
 __all__ = ["Progress", "StartingPoint", "find_starting_point", "fingerprint_of"]
 
@@ -133,9 +134,9 @@ async def find_starting_point(
     end = await _end_from(consumer, partition, published)
     if found.offset < oldest == end == published:
         _logger.warning(
-            "%s[%d]: fell silent, and all its records are older than the topic keeps: sessions open then count as over",
-            partition.topic, partition.partition,
-        )  # fmt: skip
+            "fell silent, and all its records are older than the topic keeps: sessions open then count as over",
+            extra=at(partition),
+        )
         return _new(end, watermark_us=None if progress is None else progress.watermark_us)
     if published > end:
         why = (
@@ -168,9 +169,7 @@ def _lost(
     if offset_lost == "fail":
         raise OffsetLostError(partition.topic, partition.partition, why)
     point = _new(oldest if offset_lost == "earliest" else end, published=published)
-    _logger.warning(
-        "%s[%d]: %s; going on from offset %d (setting `offset_lost`)", *partition, why, point.low_offset
-    )  # fmt: skip
+    _logger.warning("%s; going on from offset %d (setting `offset_lost`)", why, point.low_offset, extra=at(partition))
     return point
 
 

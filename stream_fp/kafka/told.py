@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from stream_fp.config import Settings
 from stream_fp.kafka.clients import new_reader
+from stream_fp.logs import at
 from stream_fp.sessions import Session
 
 __all__ = ["GROUP_HEADER", "OWED_HEADER", "SOURCE_HEADER", "Told", "find_told", "last_told", "source_of"]
@@ -149,7 +150,7 @@ async def _read_back(
         first = max(oldest, last - span)
         async for records in _read(reader, output, first, last):
             reached |= _note(records, source, since, told)
-        _logger.info("%s[%d]: read back to offset %d", output.topic, output.partition, first)
+        _logger.info("read back to offset %d", first, extra=at(output))
         last, span = first, 2 * span
 
 
