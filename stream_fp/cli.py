@@ -16,7 +16,7 @@ import click
 from stream_fp import __version__
 from stream_fp.config import ENABLE_VARIABLE
 from stream_fp.errors import ConfigError, StreamFpError
-from stream_fp.loading import load_classifier
+from stream_fp.loading import load_classifier, load_tracing
 from stream_fp.logs import configure_logging
 from stream_fp.options import setting_options, settings_from
 from stream_fp.replay_command import replay_command
@@ -77,6 +77,8 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     """Check settings and artifacts, and say what is wrong."""
     settings = settings_from(config, flags)
     check_sinks(settings)
+    if (tracing := load_tracing(settings)) is not None:
+        tracing.close()
     classifier = load_classifier(settings)
     library = classifier.library
     checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)

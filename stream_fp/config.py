@@ -175,6 +175,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: Annotated[Literal["console", "json"], Meta(description="Lines to read, or a JSON object a line.")] = (
         "console"
     )
+    tracing: Annotated[
+        Literal["off", "otlp"],
+        Meta(description="Traces to an OpenTelemetry collector (extra `otel`), set up by OTEL_ variables."),
+    ] = "off"
 
     def engine_settings(self) -> EngineSettings:
         """Return the part that the engine's behaviour depends on."""

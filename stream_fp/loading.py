@@ -1,15 +1,19 @@
-"""The classifier that the settings name: where settings and artifacts meet, for service and replay alike."""
+"""What the settings name is loaded here: the classifier, for service and replay alike, and what is optional."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
 from stream_fp.errors import ConfigError
 from stream_fp.library import load_library
 
-__all__ = ["load_classifier"]
+if TYPE_CHECKING:
+    from stream_fp.kafka.tracing import Tracing
+
+__all__ = ["load_classifier", "load_tracing"]
 
 
 def load_classifier(settings: Settings) -> Classifier:
@@ -30,3 +34,22 @@ def load_classifier(settings: Settings) -> Classifier:
         confidence_method=settings.confidence_method,
         assignment=settings.assignment,
     )
+
+
+def load_tracing(settings: Settings) -> Tracing | None:
+    """Return what makes traces, or None where tracing is off; then nothing of it is imported.
+
+    Raises
+    ------
+    ConfigError
+        When it is on and OpenTelemetry is not installed.
+    """
+    if settings.tracing == "off":
+        return None
+    try:
+        from stream_fp.kafka.tracing import open_tracing  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "tracing", f"needs `{error.name}`, which is not installed: pip install 'stream-fp[otel]'"
+        ) from error
+    return open_tracing(settings)

@@ -26,7 +26,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -47,6 +47,9 @@ from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.files import FileSinks
+
+if TYPE_CHECKING:
+    from stream_fp.kafka.tracing import Tracing
 
 __all__ = ["PartitionWorker"]
 
@@ -102,6 +105,8 @@ class PartitionWorker:
         Of the output topic.
     sinks : FileSinks
         Shared by the workers.
+    tracing : Tracing, optional
+        Likewise.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class PartitionWorker:
         metrics: Metrics,
         n_output_partitions: int,
         sinks: FileSinks,
+        tracing: Tracing | None = None,
     ) -> None:
         self.partition = partition
         self.name = f"{partition.topic}[{partition.partition}]"
@@ -125,6 +131,7 @@ class PartitionWorker:
         self._metrics = metrics
         self._n_output_partitions = n_output_partitions
         self._sinks = sinks
+        self._tracing = tracing
         self._fingerprint = fingerprint_of(
             settings.engine_settings(),
             classifier.library,
@@ -217,6 +224,7 @@ class PartitionWorker:
             n_output_partitions=self._n_output_partitions,
             consumer=self._consumer,
             n_refused=self._n_refused,
+            tracing=self._tracing,
         )
         self._publisher = publisher
         await publisher.start()

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -28,7 +28,7 @@ from stream_fp.kafka.clients import close_within, new_admin, new_consumer
 from stream_fp.kafka.diagnosis import unreachable
 from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library
-from stream_fp.loading import load_classifier
+from stream_fp.loading import load_classifier, load_tracing
 from stream_fp.metrics import Metrics, PartitionView
 from stream_fp.partition import PartitionWorker
 from stream_fp.sinks.files import FileSinks
@@ -36,6 +36,9 @@ from stream_fp.sinks.sidecar import check_writable
 from stream_fp.stamps import IS_COMPILED
 from stream_fp.watch import ProgressWatch
 from stream_fp.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from stream_fp.kafka.tracing import Tracing
 
 __all__ = ["Service", "check_sinks", "run_service"]
 
@@ -173,6 +176,7 @@ class Service:
         self._consumer: AIOKafkaConsumer
         self._admin: AIOKafkaAdminClient
         self._classifier: Classifier
+        self._tracing: Tracing | None = None
         self._n_output_partitions = 0
         self._started = False
 
@@ -198,6 +202,9 @@ class Service:
         settings = self.settings
         started_s = time.perf_counter()
         await asyncio.to_thread(check_sinks, settings)
+        self._tracing = await asyncio.to_thread(load_tracing, settings)
+        if self._tracing is not None:
+            self._stack.push_async_callback(asyncio.to_thread, self._tracing.close)
         self._classifier = await asyncio.to_thread(load_classifier, settings)
         self.metrics.artifact_load.observe(time.perf_counter() - started_s)
         library: Library = self._classifier.library
@@ -301,6 +308,7 @@ class Service:
                 metrics=self.metrics,
                 n_output_partitions=self._n_output_partitions,
                 sinks=self._sinks,
+                tracing=self._tracing,
             )
             task = asyncio.create_task(worker.run(), name=worker.name)
             task.add_done_callback(self._worker_done)

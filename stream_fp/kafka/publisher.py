@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -32,6 +32,9 @@ from stream_fp.kafka.told import GROUP_HEADER, OWED_HEADER, SOURCE_HEADER
 from stream_fp.kafka.transactions import Transactions
 from stream_fp.messages import encode_prediction
 from stream_fp.outcomes import DeadLetter, Outcome, Published
+
+if TYPE_CHECKING:
+    from stream_fp.kafka.tracing import Tracing
 
 __all__ = ["TOO_LARGE", "Publisher"]
 
@@ -64,6 +67,8 @@ class Publisher:
     n_refused : int
         How often in a row broker or client have refused what is due as too large. After the first time it is
         compressed, after the second large dead letters go without their value, with a header that says so.
+    tracing : Tracing, optional
+        Makes a trace of each outcome.
     """
 
     def __init__(
@@ -74,8 +79,10 @@ class Publisher:
         n_output_partitions: int,
         consumer: AIOKafkaConsumer,
         n_refused: int = 0,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
+        self._tracing = tracing
         self._partition = partition
         # The output partition of the same number: then a partition's output tells which of its sessions are done.
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
@@ -178,6 +185,17 @@ class Publisher:
         # The wall clock goes into a header and nowhere else: key and value are the same in live and replay.
         processed_at = datetime.now(UTC).isoformat().encode()
         records = [self._to_record(outcome, processed_at) for outcome in outcomes]
+        if self._tracing is None:
+            await self._publish(records, low_offset, progress)
+            return
+        with self._tracing.publishing(outcomes, self._partition) as spans:
+            for outcome, record, context in zip(outcomes, records, spans.headers, strict=True):
+                # A dead letter's headers are those that it came with, its context among them.
+                if isinstance(outcome, Published):
+                    record["headers"] += context
+            await self._publish(records, low_offset, progress)
+
+    async def _publish(self, records: list[dict[str, Any]], low_offset: int, progress: Progress) -> None:
         if self._omit_large_values:
             records = [_without_large_value(record) for record in records]
         offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}

@@ -24,6 +24,7 @@ from stream_fp.metrics import Metrics
 from stream_fp.partition import PartitionWorker
 from tests.support.builders import RecordingForecaster
 
+LIBRARY = SimpleNamespace(version="v1", schedules=DEFAULT_SCHEDULES, typical_events={})
 TP = TopicPartition("in", 0)
 N_AT_ONCE = 5
 #: Of one fetch: more than are taken at once, and no multiple of them.
@@ -123,7 +124,9 @@ async def running(
     monkeypatch.setattr(module, "Predictor", lambda *_, **__: forecaster)
     monkeypatch.setattr(module, "fingerprint_of", lambda *_: "same")
     views: list[Callable[[], Any]] = []
-    classifier: Any = SimpleNamespace(library=SimpleNamespace(schedules=DEFAULT_SCHEDULES, typical_events={}))
+    classifier: Any = SimpleNamespace(
+        library=SimpleNamespace(version="v1", schedules=DEFAULT_SCHEDULES, typical_events={})
+    )
     worker = PartitionWorker(
         TP, consumer=Consumer(records), admin=None, classifier=classifier,
         settings=settings, metrics=Metrics(lambda: [view() for view in views]), n_output_partitions=1,
@@ -245,7 +248,7 @@ async def test_every_outcome_is_committed_once_whatever_fails_while_more_is_read
     for _ in range(60):
         worker = PartitionWorker(
             TP, consumer=Consumer(stream), admin=None,
-            classifier=SimpleNamespace(library=SimpleNamespace(schedules=DEFAULT_SCHEDULES, typical_events={})),  # type: ignore[arg-type]
+            classifier=SimpleNamespace(library=LIBRARY),  # type: ignore[arg-type]
             settings=Settings(model_path="none", max_poll_records=rng.choice((7, 40)), checkpoints=(25.0, 40.0),
                               min_events=1, commit_interval_s=0.02),
             metrics=Metrics(list), n_output_partitions=1,
