@@ -33,7 +33,7 @@ from rich.table import Table
 
 from offline.artifacts import write_library
 from offline.dataset import load_dataset
-from offline.simulate import SimulatedSession, interleave, simulate_sessions
+from offline.simulate import SimulatedSession, interleave, simulate_instrument, simulate_sessions
 from offline.train import TrainingOptions, train
 from stream_fp.files import FileRecord
 from stream_fp.stamps import IS_COMPILED
@@ -104,18 +104,7 @@ def stream_records(n_instruments: int, n_sessions: int, seed: int) -> list[FileR
 
 
 def _instrument(number: int, n_sessions: int, seed: int) -> list[SimulatedSession]:
-    sessions = simulate_sessions(n_sessions, seed=1000 * seed + number)
-    return [_renamed(session, f"{number:03d}") for session in sessions]
-
-
-def _renamed(session: SimulatedSession, instrument: str) -> SimulatedSession:
-    session_id = f"{session.session_id}-{instrument}"
-    return SimulatedSession(
-        session_id=session_id,
-        session_type=session.session_type,
-        messages=tuple({**message, "session_id": session_id} for message in session.messages),
-        character=session.character,
-    )
+    return list(simulate_instrument(f"{number:03d}", n_sessions, seed=1000 * seed + number))
 
 
 @lru_cache(maxsize=4)

@@ -7,13 +7,18 @@ over the same records: from the first prediction beyond a tenth of the topic to 
 reader sees them, so that neither start nor joining counts. Processor time is that of the process alone, without broker
 and reader. Every prediction that the engine alone makes has to come, else it raises.
 
-    python -m benchmarks.service [--rounds 5] [--instruments 200] [--sessions 28] [--sidecars] [--seed 1] [--quick]
+With `--traced` the service has a third turn, in which every prediction is traced to a collector that throws it away.
+
+    python -m benchmarks.service [--rounds 5] [--instruments 200] [--sessions 28] [--sidecars] [--traced] [--seed 1]
+                                 [--quick]
 """
 
 from __future__ import annotations
 
 import asyncio
 import bisect
+import contextlib
+import http.server
 import json
 import os
 import statistics
@@ -22,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -42,6 +47,7 @@ from stream_fp.library import load_library
 from tests.support.broker import running_broker
 
 SERVICE, GETMANY = "service, exactly-once, the whole job", "getmany alone"
+TRACED = "service, every prediction traced"
 #: Of the records: before, caches are cold and the reader is behind.
 WARM_UP: Final = 0.1
 TIMEOUT_S: Final = 300.0
@@ -97,6 +103,7 @@ def main() -> int:
     parser.add_argument("--instruments", type=int, default=200)
     parser.add_argument("--sessions", type=int, default=28, help="of each instrument, one after another; seven a day")
     parser.add_argument("--sidecars", action="store_true", help="write sidecar files too")
+    parser.add_argument("--traced", action="store_true", help="measure what tracing costs too")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.sessions = min(arguments.rounds, 5), 14
@@ -104,7 +111,7 @@ def main() -> int:
     model_path = trained_library(arguments.seed)
     offsets = expected_offsets(records, load_library(model_path))
     first = next(offset for offset in offsets if offset >= WARM_UP * len(records))
-    speeds = {SERVICE: Speeds(), GETMANY: Speeds()}
+    speeds = {name: Speeds() for name in (SERVICE, GETMANY, *([TRACED] if arguments.traced else []))}
     with running_broker() as broker, tempfile.TemporaryDirectory() as folder:
         sidecars = Path(folder) if arguments.sidecars else None
         with new_topics(broker.bootstrap_servers) as topics:
@@ -114,12 +121,17 @@ def main() -> int:
             for _ in range(arguments.rounds):
                 asyncio.run(_serve(topics, model_path, offsets, first, sidecars, speeds[SERVICE]))
                 _read(topics, n_records, first, offsets[-1], speeds[GETMANY])
+                if arguments.traced:
+                    with _collector() as address:
+                        asyncio.run(_serve(topics, model_path, offsets, first, sidecars, speeds[TRACED], address))
         figures = {
             "service_over_getmany": ratio(speeds[SERVICE].records_per_s, speeds[GETMANY].records_per_s),
             "service_records_per_s": statistics.median(speeds[SERVICE].records_per_s),
             "service_cpu_us": statistics.median(speeds[SERVICE].cpu_us),
             "getmany_cpu_us": statistics.median(speeds[GETMANY].cpu_us),
         }
+        if arguments.traced:
+            figures["traced_over_untraced"] = ratio(speeds[TRACED].records_per_s, speeds[SERVICE].records_per_s)
         details = {name: vars(one) for name, one in speeds.items()}
         write_report(
             "service", arguments, figures, n_records=n_records, n_predictions=len(offsets), broker=broker.origin,
@@ -130,14 +142,24 @@ def main() -> int:
 
 
 async def _serve(  # noqa: PLR0917 - one call
-    topics: Topics, model_path: Path, offsets: Sequence[int], first: int, sidecars: Path | None, speeds: Speeds
+    topics: Topics,
+    model_path: Path,
+    offsets: Sequence[int],
+    first: int,
+    sidecars: Path | None,
+    speeds: Speeds,
+    collector: str = "",
 ) -> None:
-    """Let a new group follow the topic, with an output topic of its own."""
+    """Let a new group follow the topic, with an output topic of its own; where there is a collector, with traces."""
     with new_topics(topics.servers) as made:
         mine = Topics(servers=topics.servers, input=topics.input, output=made.output, dead_letters=made.dead_letters)
         arguments = [*member_arguments(mine, model_path, sidecars=sidecars), "--group-id", f"group-{made.input}"]
+        environment = {}
+        if collector:
+            arguments += ["--tracing", "otlp"]
+            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector
         with Reader(topics.servers, made.output, key=source_of) as reader:
-            async with running_members(1, arguments) as (member,):
+            async with running_members(1, arguments, environment=environment) as (member,):
                 with CpuClock(member.process.pid) as clock:
                     await asyncio.to_thread(reader.wait_for, len(offsets), TIMEOUT_S)
                     await asyncio.sleep(0.1)
@@ -148,6 +170,31 @@ async def _serve(  # noqa: PLR0917 - one call
     n, began_ns, ended_ns = offsets[-1] - first, found[first], found[offsets[-1]]
     speeds.records_per_s.append(1e9 * n / (ended_ns - began_ns))
     speeds.cpu_us.append(1e6 * (clock.at(ended_ns) - clock.at(began_ns)) / n)
+
+
+@contextlib.contextmanager
+def _collector() -> Iterator[str]:
+    """Take traces by HTTP and throw them away; the address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def _read(topics: Topics, n_records: int, first: int, last: int, speeds: Speeds) -> None:
@@ -172,6 +219,8 @@ def _print(speeds: dict[str, Speeds], figures: dict[str, float], n_records: int,
         ],
     )  # fmt: skip
     print(f"The service over getmany alone: {figures['service_over_getmany']:.2f}")
+    if TRACED in speeds:
+        print(f"Traced over not traced: {figures['traced_over_untraced']:.2f}")
 
 
 if __name__ == "__main__":

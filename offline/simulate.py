@@ -76,7 +76,8 @@ UNKNOWN_EVENT_TYPES = ("news_print", "session_marker", "opening_auction")
 class SimulatedSession:
     """One session's messages in time order: its start and end where the producer sent them, events between.
 
-    The id is ``<TYPE>_<YYYY-MM-DD>`` with the type in upper case; `session_type` is in lower case.
+    The id is ``<TYPE>_<YYYY-MM-DD>`` with the type in upper case, and ``-<instrument>`` behind it where there are several;
+    `session_type` is in lower case.
     `character` is the hidden truth, one of `CHARACTERS`; no message shows it.
     """
 
@@ -158,6 +159,26 @@ def simulate_sessions(
             session_type=window.session_type,
             messages=tuple(_messages(window, date, events, rng, declare_expected_events)),
             character=CHARACTERS[market.character],
+        )
+
+
+def simulate_instrument(
+    name: str, n_sessions: int, *, seed: int, first_date: dt.date = dt.date(2025, 1, 6)
+) -> Iterator[SimulatedSession]:
+    """Simulate the sessions of one of several instruments; its name ends their ids.
+
+    Examples
+    --------
+    >>> [session.session_id for session in simulate_instrument("NQ", 1, seed=1)]
+    ['MIDNIGHT_2025-01-06-NQ']
+    """
+    for session in simulate_sessions(n_sessions, seed=seed, first_date=first_date):
+        session_id = f"{session.session_id}-{name}"
+        yield SimulatedSession(
+            session_id=session_id,
+            session_type=session.session_type,
+            messages=tuple({**message, "session_id": session_id} for message in session.messages),
+            character=session.character,
         )
 
 

@@ -60,7 +60,7 @@ def told_simulated_sessions(sessions: Iterable[SimulatedSession]) -> list[ToldSe
     return [
         ToldSession(
             session_type=session.session_type,
-            day=date.fromisoformat(session.session_id[-10:]),
+            day=date.fromisoformat(session.session_id[len(session.session_type) + 1 :][:10]),
             n_by_phase=Counter(
                 (*PHASES, _NO_PHASE)[phase_of(message["event_type"])]
                 for message in session.messages

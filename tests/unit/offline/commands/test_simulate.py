@@ -40,6 +40,18 @@ def test_first_date_is_that_of_the_first_session(tmp_path: Path) -> None:
     assert b"MIDNIGHT_2024-02-28" in output.read_bytes()
 
 
+def test_several_instruments_have_sessions_at_the_same_time_in_order_of_time(tmp_path: Path) -> None:
+    output = tmp_path / "sessions.jsonl"
+    assert run("simulate", "--sessions", "2", "--instruments", "3", "--output", output) == 0
+    messages = [json.loads(line) for line in output.read_bytes().splitlines()]
+    starts = [message["session_id"] for message in messages if message.get("kind") == "session_start"]
+    assert starts == [f"{name}_2025-01-06-{number:03d}" for name in ("MIDNIGHT", "LONDON") for number in range(3)]
+    times = [message["timestamp"] for message in messages if "timestamp" in message]
+    assert times == sorted(times)
+    prices = {message["session_id"]: message["price_level"] for message in messages if "price_level" in message}
+    assert len(set(prices.values())) == len(prices)
+
+
 def test_existing_output_is_replaced_with_force_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("simulate", "--sessions", "1", "--output", tmp_path / "sessions.jsonl")
     assert run(*arguments) == 0
