@@ -76,7 +76,7 @@ UNKNOWN_EVENT_TYPES = ("news_print", "session_marker", "opening_auction")
 class SimulatedSession:
     """One session's messages in time order: its start and end where the producer sent them, events between.
 
-    The id is ``<TYPE>_<YYYY-MM-DD>`` with the type in upper case, and ``-<instrument>`` behind it where there are several;
+    The id is ``<TYPE>_<YYYY-MM-DD>`` with the type in upper case, ``-<instrument>`` behind it where there are several;
     `session_type` is in lower case.
     `character` is the hidden truth, one of `CHARACTERS`; no message shows it.
     """
