@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.package import copied_sources
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """What a build needs of the project, with nothing compiled."""
-    left_out = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
-    for name in ("stream_fp", "offline"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=left_out)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+    return copied_sources(tmp_path)
 
 
 def built(tree: Path, **environment: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import shlex
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_several_instruments_have_sessions_at_the_same_time_in_order_of_time(tmp
     messages = [json.loads(line) for line in output.read_bytes().splitlines()]
     expected = {f"{name}_2025-01-06-{number:03d}" for name in ("MIDNIGHT", "LONDON") for number in range(3)}
     assert {message["session_id"] for message in messages} == expected
-    times = [message["timestamp"] for message in messages if "timestamp" in message]
+    times = [dt.datetime.fromisoformat(message["timestamp"]) for message in messages if "timestamp" in message]
     assert times == sorted(times)
     prices = {message["session_id"]: message["price_level"] for message in messages if "price_level" in message}
     assert len(set(prices.values())) == len(prices)
