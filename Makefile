@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TOOLS := build/tools
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
@@ -19,7 +20,7 @@ COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo test lint types check chaos bench bench-quick picture dashboard clean
+.PHONY: help compile demo test lint types check chaos bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +68,39 @@ picture: $(VENV)/.compiled ## Simulate, train and evaluate; draw the README's pi
 dashboard: $(VENV)/.demo-installed ## Write the Grafana dashboard anew from its code
 	@$(BIN)/python deploy/grafana/dashboard.py
 
+# Those that a machine can write, then the pictures of a page that only a browser can show.
+reference: $(VENV)/.dev-installed ## Write the documentation's reference pages anew from settings, metrics and messages
+	@$(BIN)/python -m docs.generate
+
+screenshots: picture $(VENV)/.dev-installed ## Take the documentation's pictures of a backtest's page (needs Chromium)
+	@$(BIN)/stream-fp replay --input build/picture/sessions.jsonl --model-path build/picture/models/v1.0.0 \
+	  --output build/picture/predictions.jsonl --report build/picture/backtest --force
+	@$(BIN)/python -m docs.screenshots build/picture/backtest/report.html
+
+docs: $(VENV)/.dev-installed ## Build the documentation as a site into build/site; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
+audit: $(VENV)/.dev-installed $(TOOLS)/.installed ## Look up what is installed in an advisory database
+	@PATH="$(TOOLS)/bin:$$PATH" $(TOOLS)/bin/python deploy/release/audit.py $$(echo $(VENV)/lib/python*/site-packages)
+
+dist: $(TOOLS)/.installed ## Build sdist, pure wheel and release notes into dist/
+	@rm -rf dist
+	@STREAM_FP_PURE=1 $(TOOLS)/bin/python -m build --quiet .
+	@$(TOOLS)/bin/python deploy/release/notes.py $$(ls dist/*.whl | cut -d - -f 2) > dist/notes.md
+	@ls dist
+
+# Of an environment with the wheel and what it needs, and nothing else.
+sbom: $(TOOLS)/.installed ## List what the wheel in dist/ is installed with, as CycloneDX
+	@test -e dist/*.whl || $(MAKE) --no-print-directory dist
+	@rm -rf build/sbom
+	@$(PYTHON) -m venv build/sbom
+	@build/sbom/bin/python -m pip --disable-pip-version-check --quiet install dist/*.whl
+	@build/sbom/bin/python -m pip --disable-pip-version-check --quiet uninstall --yes pip
+	@$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/stream-fp-$$(ls dist/*.whl | cut -d - -f 2).cdx.json build/sbom/bin/python
+	@ls dist/*.cdx.json
+
 clean: ## Delete what these targets made: environment, caches, fetched jars
 	@rm -rf $(VENV) build dist *.egg-info stream_fp/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -90,6 +124,12 @@ $(VENV)/.compiled: $(COMPILED_SOURCES) | $(VENV)/.demo-installed
 $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and what the demo needs into $(VENV) (once) ..."
 	@STREAM_FP_PURE=1 $(PIP) install --editable '.[demo]'
+	@touch $@
+
+$(TOOLS)/.installed:
+	@echo "Installing the tools of a release into $(TOOLS) (once) ..."
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install 'build>=1.2' 'cyclonedx-bom>=5' 'pip-audit>=2.7'
 	@touch $@
 
 # The development tools include all that the demo needs, hence both stamps.

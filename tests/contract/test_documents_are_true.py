@@ -18,8 +18,8 @@ ROOT: Final = Path(__file__).parents[2]
 README: Final = (ROOT / "README.md").read_text("utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_library_call_of_the_readme_writes_sidecar_and_minidash(
@@ -33,12 +33,12 @@ def test_library_call_of_the_readme_writes_sidecar_and_minidash(
     assert "NY_AM_2025-07-29" in (tmp_path / "run" / "minidash.html").read_text("utf-8")
 
 
-def test_messages_of_the_readme_are_messages() -> None:
-    messages, prediction = blocks("json")
-    kinds = [
-        decode_message(text.encode()).kind for text in re.findall(r"^\{.*?\}$", messages, re.DOTALL | re.MULTILINE)
-    ]
-    assert kinds == ["session_start", "event", "session_end"]
+def test_messages_of_readme_and_documentation_are_messages() -> None:
+    (told,) = blocks("json")
+    messages, prediction = blocks("json", (ROOT / "docs" / "messages.md").read_text("utf-8"))
+    for text in (told, messages):
+        kinds = [decode_message(one.encode()).kind for one in re.findall(r"^\{.*?\}$", text, re.DOTALL | re.MULTILINE)]
+        assert kinds == ["session_start", "event", "session_end"]
     assert msgspec.json.decode(prediction, type=Prediction).session_id == "NY_AM_2025-03-14"
 
 
@@ -54,11 +54,11 @@ def test_every_phase_has_aliases_and_no_alias_means_two_phases() -> None:
 
 
 def test_every_file_that_a_document_names_exists() -> None:
-    documents = ("reliability", "prediction", "scaling")
-    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in documents)):
-        text = (ROOT / document).read_text("utf-8")
+    top = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md")
+    for document in (*(ROOT / name for name in top), *(ROOT / "docs").rglob("*.md")):
+        text = document.read_text("utf-8")
         named = set(
             re.findall(r"`((?:tests|stream_fp|offline|deploy|benchmarks|models|docs)/[\w./-]+\.(?:py|toml|md))`", text)
         )
-        assert named or document != "ARCHITECTURE.md"
+        assert named or document.name != "ARCHITECTURE.md"
         assert [name for name in sorted(named) if not (ROOT / name).exists()] == []

@@ -21,6 +21,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from offline.simulate import interleave, simulate_sessions
 from tests.conftest import TopicFactory
 from tests.support.builders import write_tiny_library
+from tests.support.schemas import check_headers, check_value
 from tests.support.service import running_service
 from tests.support.topics import consumed, read_all
 
@@ -83,6 +84,11 @@ async def test_one_trace_leads_from_a_record_to_its_prediction_and_log_lines_hav
     predictions = await read_all(broker, output)
     (letter,) = await read_all(broker, dead)
     assert len(predictions) >= 5
+
+    for prediction in predictions:
+        check_value("prediction", prediction.value)
+        check_headers("prediction", headers_of(prediction))
+    check_headers("deadLetter", headers_of(letter))
 
     resources = [resource for request in came for resource in request.resource_spans]
     attributes = attributes_of(resources[0].resource)

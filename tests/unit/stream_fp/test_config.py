@@ -41,6 +41,8 @@ WRONG = [
     ("http_port", "65536"), ("http_port", "-1"), ("stall_timeout_s", "0"), ("stall_exit_s", "0"),
     ("shutdown_grace_s", "0"),
     ("log_level", "debug"),
+    ("log_format", "xml"),
+    ("tracing", "zipkin"),
 ]  # fmt: skip
 #: As TOML writes them; a file says `true` and 1.5 itself, so a text in their place is a mistake.
 WRONG_IN_A_FILE = [

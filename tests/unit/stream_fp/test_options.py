@@ -22,7 +22,8 @@ OTHER = {
     "create_topics": "false", "delivery": "at-least-once", "start_from": "latest", "offset_lost": "earliest",
     "security_protocol": "SSL", "sasl_mechanism": "SCRAM-SHA-512", "checkpoints": "30,45", "completion": "count",
     "distance_metric": "cosine", "confidence_method": "calibrated", "assignment": "full_centroid",
-    "timezone": "Asia/Tokyo", "log_level": "ERROR", "bootstrap_servers": "one:9092,two:9093",
+    "timezone": "Asia/Tokyo", "log_level": "ERROR", "log_format": "json", "tracing": "otlp",
+    "bootstrap_servers": "one:9092,two:9093",
 }  # fmt: skip
 #: A certificate and its key are given together or not at all.
 TOGETHER = {"ssl_cert_file": "ssl_key_file", "ssl_key_file": "ssl_cert_file"}
