@@ -19,6 +19,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from stream_fp.classifier import Classifier
+from stream_fp.errors import RecordDecodeError, RecordInvalidError
 from stream_fp.outcomes import Counts, Published
 from stream_fp.stamps import IS_COMPILED
 
@@ -31,6 +32,8 @@ LATENCY_BUCKETS_S: Final = (
 CONFIDENCE_BUCKETS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 #: Read here, because reading it blocks: not to be done on an event loop.
 _VERSION: Final = importlib.metadata.version("stream-fp")
+#: There from the start, so that the first dead letter is seen as a step.
+DEAD_LETTER_CLASSES: Final = (RecordDecodeError.__name__, RecordInvalidError.__name__)
 #: Session types come with the input: those that the model does not know share one series.
 OTHER_TYPE: Final = "other"
 
@@ -130,14 +133,18 @@ class Metrics:
         self.model = Info("stream_fp_model", "The library in use.", registry=self.registry)
         self.registry.register(self)
 
-    def follow(self, classifier: Classifier) -> None:
-        """Show the library in use, and what to expect of it."""
+    def follow(self, classifier: Classifier, checkpoints: Iterable[float] = ()) -> None:
+        """Show the library in use and what to expect of it; checkpoints are those at which predictions are made."""
         library = classifier.library
         self.model.info({"version": library.version, "fingerprint": library.fingerprint})
         self._session_types = frozenset(library.typical_events) | frozenset(library.schedules)
         n_sessions = sum(stats.n_sessions for stats in library.archetypes.values())
+        # Series are there from the start, so that the first prediction is seen as a step.
+        for checkpoint in checkpoints:
+            self.confidence.labels(checkpoint=f"{checkpoint:g}")
+        for session_type in (*self._session_types, OTHER_TYPE):
+            self.predictions_by_type.labels(session_type=session_type)
         for archetype_id, stats in library.archetypes.items():
-            # From the start, so that the first prediction is seen as a step.
             self.predictions.labels(archetype=str(archetype_id))
             self.trained_share.labels(archetype=str(archetype_id)).set(stats.n_sessions / n_sessions)
         if classifier.assignment == "prefix_model":
@@ -206,7 +213,7 @@ class Metrics:
             rebuilt.add_metric(key, view.n_rebuilt)
             opened.add_metric(key, counts.sessions_opened)
             for family, by_reason in (
-                (dead, counts.dead_lettered),
+                (dead, dict.fromkeys(DEAD_LETTER_CLASSES, 0) | counts.dead_lettered),
                 (ignored, counts.ignored),
                 (closed, counts.sessions_closed),
                 (unpredicted, counts.unpredicted),

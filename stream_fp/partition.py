@@ -149,6 +149,8 @@ class PartitionWorker:
         self._changed_at = 0
         #: Offset up to which records were taken and, where anything was due, published: what stalls are judged by.
         self.furthest = 0
+        #: End of the partition as the brokers were last asked, by somebody else than the client that consumes.
+        self.known_end: int | None = None
         self._committed_position = -1
         self._committed_at_s = 0.0
         self._rebuilding = False
@@ -542,4 +544,6 @@ class PartitionWorker:
 
     def view(self) -> PartitionView:
         """Return what a scrape sees; called from another thread, so it only reads."""
-        return self._ledger.view(self._consumer.highwater(self.partition))
+        # Where nothing is fetched any more, the client does not learn that the partition grows.
+        fetched, asked = self._consumer.highwater(self.partition), self.known_end
+        return self._ledger.view(fetched if asked is None else max(asked, fetched or 0))

@@ -208,7 +208,7 @@ class Service:
         self._classifier = await asyncio.to_thread(load_classifier, settings)
         self.metrics.artifact_load.observe(time.perf_counter() - started_s)
         library: Library = self._classifier.library
-        self.metrics.follow(self._classifier)
+        self.metrics.follow(self._classifier, settings.checkpoints)
         server = HealthServer(
             settings.http_host, settings.http_port, registry=self.metrics.registry, health=self.health
         )

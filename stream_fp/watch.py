@@ -80,6 +80,8 @@ class ProgressWatch:
         wrong = [await self._why_ends_are_unknown(list(workers))] if workers else [await self._why_nothing_to_do()]
         # Where the brokers do not answer, the ends known before still tell whether records wait.
         found = {worker.name: (worker.furthest, self._ends.get(p, 0)) for p, worker in workers.items()}
+        for partition, worker in workers.items():
+            worker.known_end = self._ends.get(partition)
         now_s = time.monotonic()
         not_alive = self._detector.observe(found, now_s)
         for worker in workers.values():

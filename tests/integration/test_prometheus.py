@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
+import datetime as dt
 import json
 import math
 import re
 import runpy
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +97,9 @@ class Scene:
             self.topic, "--model-path", str(self.model), "--sidecar-dir", str(self.folder / "sidecars"),
         )  # fmt: skip
 
-    async def feed(self, seed: int) -> None:
+    async def feed(self, seed: int, *, year: int = 2025, n_sessions: int = 30) -> None:
         """Publish whole sessions, some of them twice or with too few events, and records that cannot be used."""
-        messages = interleave(simulate_sessions(30, seed=seed))
+        messages = interleave(simulate_sessions(n_sessions, seed=seed, first_date=dt.date(year, 1, 6)))
         sound = [(str(m["session_id"]).encode(), msgspec.json.encode(m)) for m in messages]
         thin = [_event(f"LUNCH_2031-01-{1 + seed:02}", minute) for minute in (1, 50)]
         dead: list[Keyed] = [(b"x", b"{"), (None, b"{}")] * 50
@@ -175,6 +179,79 @@ async def test_every_panel_and_rule_finds_series_alerts_fire_and_series_of_revok
         await prometheus.wait_for('ALERTS{alertname="StreamFpDeadLetters", alertstate="firing"}')
         await prometheus.wait_for('ALERTS{alertname="StreamFpDown", alertstate="firing"}')  # the second
         await _series_of_revoked_partitions_end(scene, prometheus, first)
+
+
+@pytest.mark.timeout(300)
+async def test_every_alert_fires_when_what_it_is_for_has_come(scene: Scene) -> None:
+    """A real service is hurt in the way that each alert speaks of; only the windows of time are shorter."""
+    metadata = tiny_metadata()
+    for model in metadata["prefix_models"]:
+        model["typical_confidence"] = 0.3
+    await asyncio.to_thread(write_library, scene.folder / "other", metadata, tiny_stats())
+    scene = dataclasses.replace(scene, model=scene.folder / "other")
+    options = ("--stall-timeout-s", "2", "--stall-exit-s", "250", "--session-timeout-s", "6")
+    async with contextlib.AsyncExitStack() as stack:
+        service = await stack.enter_async_context(
+            running_service(scene.folder / "service.log", *scene.arguments, *options)
+        )
+        await service.wait_ready()
+        prometheus = await stack.enter_async_context(
+            Prometheus(scene.folder, [f"127.0.0.1:{service.port}"], hurried=True)
+        )
+        await prometheus.wait_for('up{job="stream-fp"} == 1')
+
+        fired = set()
+
+        async def fires(*alerts: str) -> None:
+            for alert in alerts:
+                await prometheus.has_fired(f"StreamFp{alert}")
+                fired.add(f"StreamFp{alert}")
+
+        # A producer that stamps records with the time of their events, and sends what cannot be used.
+        long_ago_ms = int(time.time() * 1000) - 10_000
+        async with AIOKafkaProducer(bootstrap_servers=scene.broker) as producer:
+            for seed in range(5):
+                for message in interleave(simulate_sessions(30, seed=seed, first_date=dt.date(2025 + seed, 1, 6))):
+                    key, value = str(message["session_id"]).encode(), msgspec.json.encode(message)
+                    await producer.send(scene.topic, value, key=key, timestamp_ms=long_ago_ms)
+            for _ in range(500):
+                await producer.send(scene.topic, b"{", key=b"x")
+        await fires(
+            "DeadLetters", "LatencyBudgetFastBurn", "LatencyBudgetSlowBurn", "ConfidenceDrift", "ArchetypeDrift"
+        )
+        # The feeder has stopped.
+        await fires("NoPredictions")
+        for number in range(3):
+            await scene.fence(0)
+            await scene.fence(1)
+            await scene.feed(11)
+            await prometheus.wait_for(f'sum(stream_fp_transactions_total{{outcome="aborted"}}) > {2 * number + 1}', 60)
+            await service.wait_ready()
+            await prometheus.wait_for("sum(stream_fp_position_lag_records) == 0", 60)
+        await fires("TransactionAborts")
+        # Sidecars cannot be written any more, while more and more records come.
+        sidecars = scene.folder / "sidecars"
+        await asyncio.to_thread(sidecars.rename, scene.folder / "moved")
+        await asyncio.to_thread(sidecars.write_text, "")
+        await scene.feed(12, year=2040)
+        await prometheus.wait_for("sum(stream_fp_position_lag_records) > 0", 60)
+        for year in range(2041, 2045):
+            await scene.feed(year, year=year, n_sessions=60)
+        await fires("Stalled", "LagGrowing")
+        assert "cannot write sidecar" in (await service.get("/readyz"))[1]
+        await asyncio.to_thread(sidecars.unlink)
+        await prometheus.wait_for("sum(stream_fp_position_lag_records) == 0", 90)
+        await service.kill()
+        await fires("Down")
+        for number in range(4):
+            again = ("--http-port", str(service.port))
+            log = scene.folder / f"again-{number}.log"
+            async with running_service(log, *scene.arguments, *options, *again) as restarted:
+                await prometheus.wait_for('up{job="stream-fp"} == 1')
+                await asyncio.sleep(2.5)  # two scrapes
+                await restarted.kill()
+        await fires("RestartLoop")
+        assert fired == set(ALERTS)
 
 
 async def _every_query_finds_something(prometheus: Prometheus) -> None:
