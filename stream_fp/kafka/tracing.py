@@ -11,6 +11,7 @@ Of each prediction there are four spans (names and attributes as OpenTelemetry's
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -24,12 +25,15 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from stream_fp.config import Settings
+from stream_fp.logs import Ration, at
 from stream_fp.outcomes import Outcome, Published
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["PublishedSpans", "Tracing", "open_tracing"]
+
+_logger = logging.getLogger(__name__)
 
 Headers = list[tuple[str, bytes]]
 
@@ -63,6 +67,7 @@ class Tracing:
         self._settings = settings
         self._tracer = provider.get_tracer("stream_fp")
         self._propagator = TraceContextTextMapPropagator()
+        self._ration = Ration(5, 60.0)
 
     def close(self) -> None:
         """Send what is left, for a while; blocks."""
@@ -70,16 +75,31 @@ class Tracing:
         self._provider.shutdown()
 
     def publishing(self, outcomes: Sequence[Outcome], partition: TopicPartition) -> PublishedSpans:
-        """Begin the spans of outcomes that are about to be published; to be used as a context manager."""
-        return PublishedSpans([self._begin(outcome, partition) for outcome in outcomes])
+        """Begin the spans of outcomes that are about to be published; to be used as a context manager.
 
-    def _begin(self, outcome: Outcome, partition: TopicPartition) -> tuple[Span, Span, Headers]:
+        Never raises: what cannot be traced is published without a trace, and the log says so.
+        """
+        return PublishedSpans([self._begun(outcome, partition) for outcome in outcomes])
+
+    def _begun(self, outcome: Outcome, partition: TopicPartition) -> tuple[list[Span], Headers]:
+        try:
+            return self._begin(outcome, partition)
+        except Exception:  # the SDK is not ours, and a prediction is worth more than its trace
+            if (held_back := self._ration.take()) is not None:
+                where = at(partition, offset=outcome.record.offset, held_back=held_back)
+                _logger.exception("not traced", extra=where)
+            return [], []
+
+    def _begin(self, outcome: Outcome, partition: TopicPartition) -> tuple[list[Span], Headers]:
         now_ns = time.time_ns()
         record: Any = outcome.record
         published = outcome if isinstance(outcome, Published) else None
         worked_ns = published.extraction_ns + published.classification_ns if published else 0
         # Broken context counts as none: then a trace begins here.
-        carrier = {name: value.decode("latin-1") for name, value in record.headers if name in self._propagator.fields}
+        fields = self._propagator.fields
+        carrier = {
+            name: value.decode("latin-1") for name, value in record.headers if name in fields and value is not None
+        }
         attributes: dict[str, Any] = {
             "messaging.system": "kafka",
             "messaging.destination.name": partition.topic,
@@ -103,6 +123,8 @@ class Tracing:
             f"process {partition.topic}", self._propagator.extract(carrier), SpanKind.CONSUMER, attributes,
             start_time=now_ns - worked_ns,
         )  # fmt: skip
+        if not process.is_recording():  # left out by sampling; that goes on in who reads the prediction
+            return [process], self._context_of(process)
         inside = set_span_in_context(process)
         if published:
             at_ns = now_ns - worked_ns
@@ -125,21 +147,24 @@ class Tracing:
             },
             start_time=now_ns,
         )  # fmt: skip
+        return [send, process], self._context_of(send)
+
+    def _context_of(self, span: Span) -> Headers:
         context: dict[str, str] = {}
-        self._propagator.inject(context, set_span_in_context(send))
-        return process, send, [(name, text.encode()) for name, text in context.items()]
+        self._propagator.inject(context, set_span_in_context(span))
+        return [(name, text.encode()) for name, text in context.items()]
 
 
 class PublishedSpans:
     """Spans of outcomes under way; ends them, with the error where there is one."""
 
-    def __init__(self, begun: list[tuple[Span, Span, Headers]]) -> None:
+    def __init__(self, begun: list[tuple[list[Span], Headers]]) -> None:
         self._begun = begun
 
     @property
     def headers(self) -> list[Headers]:
         """Context for the headers of each outcome's record, in order."""
-        return [headers for _, _, headers in self._begun]
+        return [headers for _, headers in self._begun]
 
     def __enter__(self) -> Self:
         return self
@@ -147,12 +172,12 @@ class PublishedSpans:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for process, send, _ in self._begun:
-            if error is not None:
-                send.set_attribute("error.type", type(error).__qualname__)
-                send.set_status(Status(StatusCode.ERROR, str(error)[:_MAX_SHOWN]))
-            send.end()
-            process.end()
+        for spans, _ in self._begun:
+            for span in spans:
+                if error is not None:
+                    span.set_attribute("error.type", type(error).__qualname__)
+                    span.set_status(Status(StatusCode.ERROR, str(error)[:_MAX_SHOWN]))
+                span.end()
 
 
 def _shown(key: bytes) -> str:
