@@ -268,6 +268,8 @@ def changed(path: tuple[str | int, ...], value: object) -> Callable[[dict[str, A
             "the outcome range beside its quantiles",
         ),
         (changed(("prefix_models", 0, "rest", "outcomes"), list(OUTCOMES[:9])), "expected shape (36, 9), got (36, 10)"),
+        (changed(("prefix_models", 0, "typical_confidence"), 1.2), "typical confidence from 0 to 1, got 1.2"),
+        (changed(("prefix_models", 0, "typical_confidence"), -0.1), "typical confidence from 0 to 1, got -0.1"),
         (changed(("prefix_models", 0, "membership"), None), "$.prefix_models[0].membership"),
         (changed(("prefix_models", 0, "rest"), None), "$.prefix_models[0].rest"),
         (changed(("prefix_models", 0, "baselines"), None), "$.prefix_models[0].baselines"),
