@@ -268,3 +268,29 @@ async def test_dead_letter_topic_that_only_denies_writing_is_named_and_nothing_i
         assert await service.terminate() == 0
     assert len(dead) == 1
     assert len(await read_all(kafka.plain, topics.output)) >= 5
+
+
+async def test_replay_needs_to_read_its_topic_and_nothing_else(
+    kafka: SecuredKafka, topics: Topics, model: Path
+) -> None:
+    kafka.allow(USER, topics.needed()["input"])
+    status, output, error = await replayed(by_password(kafka, "SCRAM-SHA-512"), topics, model)
+    assert status == 0, error
+    assert len(output.splitlines()) >= 5
+
+
+async def test_it_creates_its_topics_where_it_may(
+    kafka: SecuredKafka, topics: Topics, model: Path, tmp_path: Path
+) -> None:
+    for done in kafka.admin.delete_topics([topics.output, topics.dead]).values():
+        done.result(20)
+    kafka.allow(USER, [right for rights in topics.needed().values() for right in rights])
+    for topic in (topics.output, topics.dead):
+        for operation in (AclOperation.CREATE, AclOperation.DESCRIBE):
+            kafka.allow(USER, [Right(operation, ResourceType.TOPIC, topic)])
+    environment = by_password(kafka, "SCRAM-SHA-512")
+    async with running_service(tmp_path / "log", *arguments(topics, model), environment=environment) as service:
+        await service.wait_ready()
+        while len(await read_all(kafka.plain, topics.output)) < 5:
+            await asyncio.sleep(0.1)
+        assert await service.terminate() == 0

@@ -257,3 +257,34 @@ def test_versions_are_one() -> None:
     from stream_fp import __version__  # noqa: PLC0415
 
     assert chart["appVersion"] == __version__
+
+
+def test_values_of_the_documentation_render() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    (block,) = re.findall(r"```yaml\n# my-values.yaml\n(.*?)```", text, re.DOTALL)
+    manifests = rendered(yaml.safe_load(block))
+    assert {"ServiceMonitor", "PrometheusRule", "ScaledObject", "ConfigMap/dashboard"} <= manifests.keys()
+    settings = load_settings({}, manifests["ConfigMap"]["data"])
+    volumes = manifests["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "secrets", "secret": {"secretName": "stream-fp-kafka", "defaultMode": 0o440}} in volumes
+    assert (
+        Path(settings.sasl_password_file).parent == Path(settings.ssl_ca_file).parent == Path("/run/secrets/stream-fp")
+    )
+
+
+def test_settings_of_the_documentation_are_accepted(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "security.md").read_text(), re.DOTALL)
+    (tmp_path / "stream-fp.toml").write_text(block)
+    settings = load_settings({}, {}, tmp_path / "stream-fp.toml")
+    assert (settings.security_protocol, settings.sasl_mechanism) == ("SASL_SSL", "SCRAM-SHA-512")
+
+
+@pytest.mark.parametrize("name", ["x", "a" * 53, "stream-fp-" + "b" * 40])
+def test_names_of_any_release_are_short_enough(name: str) -> None:
+    ended = subprocess.run(
+        [tool("helm"), "template", name, str(CHART), "--values", "-"],
+        input=yaml.safe_dump(EVERYTHING), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for manifest in yaml.safe_load_all(ended.stdout):
+        assert len(manifest["metadata"]["name"]) <= (253 if manifest["kind"] == "ConfigMap" else 63)
+        assert all(len(str(value)) <= 63 for value in manifest["metadata"]["labels"].values())
