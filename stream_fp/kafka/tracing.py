@@ -12,6 +12,7 @@ Of each prediction there are four spans (names and attributes as OpenTelemetry's
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -38,7 +39,7 @@ _logger = logging.getLogger(__name__)
 Headers = list[tuple[str, bytes]]
 
 #: What the last spans get for reaching their collector when the service ends.
-_FLUSH_MS: Final = 2_000
+_CLOSE_S: Final = 2.0
 _MAX_SHOWN: Final = 200
 
 
@@ -70,9 +71,10 @@ class Tracing:
         self._ration = Ration(5, 60.0)
 
     def close(self) -> None:
-        """Send what is left, for a while; blocks."""
-        self._provider.force_flush(_FLUSH_MS)
-        self._provider.shutdown()
+        """Send what is left; blocks, but not for long: a collector that does not answer holds up no stop."""
+        closing = threading.Thread(target=self._provider.shutdown, name="closing traces", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
     def publishing(self, outcomes: Sequence[Outcome], partition: TopicPartition) -> PublishedSpans:
         """Begin the spans of outcomes that are about to be published; to be used as a context manager.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +25,7 @@ from tests.conftest import TopicFactory
 from tests.support.builders import write_tiny_library
 from tests.support.schemas import check_headers, check_value
 from tests.support.service import running_service
-from tests.support.topics import consumed, read_all
+from tests.support.topics import consumed, publish_all, read_all
 
 
 @contextmanager
@@ -143,6 +145,32 @@ def headers_of(record: Any) -> dict[str, bytes]:  # noqa: ANN401 - as the client
 
 def attributes_of(holder: Any) -> dict[str, Any]:  # noqa: ANN401 - resource or span
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in holder.attributes}
+
+
+async def test_collector_that_does_not_answer_holds_up_neither_predictions_nor_the_stop(
+    broker: str, topic_factory: TopicFactory, tmp_path: Path
+) -> None:
+    topic, output = await topic_factory(1), await topic_factory(1, prefix="fingerprints")
+    await publish_all(
+        broker, topic,
+        [(str(m["session_id"]).encode(), msgspec.json.encode(m)) for m in interleave(simulate_sessions(6, seed=3))],
+    )  # fmt: skip
+    model = await asyncio.to_thread(write_tiny_library, tmp_path / "v0.0.1")
+    arguments = [
+        "--session-fingerprinting", "--bootstrap-servers", broker, "--input-topic", topic, "--output-topic", output,
+        "--dead-letter-topic", f"{topic}-dlq", "--group-id", f"group-{topic}", "--model-path", str(model),
+        "--sidecar-dir", "", "--tracing", "otlp",
+    ]  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        async with running_service(tmp_path / "log", *arguments, environment=environment) as service:
+            await service.wait_ready()
+            async with asyncio.timeout(30):
+                while len(await read_all(broker, output)) < 5:
+                    await asyncio.sleep(0.1)
+            # Well below the grace period, after which the process would be ended from within, with another status.
+            async with asyncio.timeout(15):
+                assert await service.terminate() == 0, service.output()
 
 
 def test_nothing_of_it_is_imported_where_tracing_is_off(tmp_path: Path) -> None:
