@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
 # Processes that share the test files, those that take longest first; 0 runs all in one, as a debugger needs it.
+# Each works with one thread: they would only stand in each other's way.
 TEST_PROCESSES ?= 2
 # Of a chaos run; BROKERS is 1 or 3, and a session has about 83 events.
 FAULTS ?= 200
@@ -29,7 +30,7 @@ demo: $(VENV)/.compiled ## Train, stream and predict on this machine; no broker 
 	@$(BIN)/stream-fp demo
 
 test: $(VENV)/.dev-installed $(VENV)/.compiled ## Run all tests; those that need a broker find or start one
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 compile: $(VENV)/.compiled ## Compile the hot path anew where its sources have changed (tests and benchmarks do so too)
 
