@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -53,6 +54,13 @@ def test_metrics_are_what_the_registry_holds_now(server: HealthServer, registry:
         assert status == 200
         assert content_type.startswith("text/plain")
         assert values["things_total"] == ({"kind": 'odd "one"'}, expected)
+
+
+def test_it_listens_where_it_was_told_and_nowhere_else(server: HealthServer) -> None:
+    with socket.create_connection((HOST, server.port), timeout=5):
+        pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", server.port), timeout=5)
 
 
 def test_metrics_can_be_asked_for_by_name(server: HealthServer, registry: CollectorRegistry) -> None:
