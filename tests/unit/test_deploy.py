@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,11 +75,16 @@ def helm(*arguments: str, values: dict[str, Any]) -> subprocess.CompletedProcess
     return subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=False)
 
 
+@lru_cache
+def _rendered(values: str) -> str:
+    ended = helm("template", "here", "--namespace", "quant", values=json.loads(values))
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def rendered(values: dict[str, Any]) -> dict[str, Any]:
     """Manifests by kind, the name of the dashboard's behind it."""
-    ended = helm("template", "here", "--namespace", "quant", values=values)
-    assert ended.returncode == 0, ended.stderr
-    manifests = [manifest for manifest in yaml.safe_load_all(ended.stdout) if manifest]
+    manifests = [manifest for manifest in yaml.safe_load_all(_rendered(json.dumps(values))) if manifest]
     return {
         manifest["kind"] + ("/dashboard" if manifest["metadata"]["name"].endswith("dashboard") else ""): manifest
         for manifest in manifests
