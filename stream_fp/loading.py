@@ -52,4 +52,7 @@ def load_tracing(settings: Settings) -> Tracing | None:
         raise ConfigError(
             "tracing", f"needs `{error.name}`, which is not installed: pip install 'stream-fp[otel]'"
         ) from error
-    return open_tracing(settings)
+    try:
+        return open_tracing(settings)
+    except ValueError as error:
+        raise ConfigError("tracing", f"OpenTelemetry does not take one of its variables (OTEL_...): {error}") from error

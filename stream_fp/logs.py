@@ -96,6 +96,9 @@ def configure_logging(level: str, form: LogFormat) -> None:
     if level != "DEBUG":
         # aiokafka reports every broker hiccup, those that it mends by itself and those that we report.
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # OpenTelemetry writes out what it cannot read: variables that may hold a token, and headers of records.
+    for name in ("opentelemetry.util.re", "opentelemetry.trace.span"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # At DEBUG it writes every request as it is, that with the password too.
     logging.getLogger("aiokafka.conn").setLevel(logging.INFO if level == "DEBUG" else logging.CRITICAL)
 

@@ -33,6 +33,8 @@ def main() -> int:
             print(f"{package['name']} {package['version']}: {weakness['id']}, mended in {mended}")  # noqa: T201
     weak = [package for package in packages if package.get("vulns")]
     unknown = [package["name"] for package in packages if "skip_reason" in package and package["name"] != OURS]
+    if not packages:
+        return _not_looked_up(f"there is nothing in {sys.argv[1]}")
     print(f"{len(packages)} packages, {len(weak)} with known weaknesses")  # noqa: T201
     if weak:
         return 1

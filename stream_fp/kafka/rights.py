@@ -42,16 +42,12 @@ def lacking_right(error: BaseException, settings: Settings) -> str | None:
 
 
 def _on_topic(error: KafkaError, settings: Settings) -> str:
-    # The client names topics now as a set, now in a sentence.
+    # The client names topics now as a set, now in a sentence; of names that begin alike, the longest is meant.
     said = str(error)
-    named = [
-        f"{right} on topic `{topic}`"
-        for right, topic in (
-            ("READ", settings.input_topic),
-            ("READ and WRITE", settings.output_topic),
-            ("WRITE", settings.dead_letter_topic),
-        )
-        if topic in said
-    ]
-    # Of topics whose names begin alike, the longest is the one that was meant.
-    return max(named, key=len, default=f"READ or WRITE on a topic: {said}")
+    rights = {
+        settings.input_topic: "READ",
+        settings.output_topic: "READ and WRITE",
+        settings.dead_letter_topic: "WRITE",
+    }
+    topic = max((topic for topic in rights if topic in said), key=len, default="")
+    return f"{rights[topic]} on topic `{topic}`" if topic else f"READ or WRITE on a topic: {said}"

@@ -11,6 +11,7 @@ Of each prediction there are four spans (names and attributes as OpenTelemetry's
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -41,6 +42,8 @@ Headers = list[tuple[str, bytes]]
 #: What the last spans get for reaching their collector when the service ends.
 _CLOSE_S: Final = 2.0
 _MAX_SHOWN: Final = 200
+#: Of a header of context: what the standard asks everybody to pass on. Reading a longer one may take very long.
+_MAX_CONTEXT_BYTES: Final = 512
 
 
 def open_tracing(settings: Settings) -> Tracing:
@@ -100,7 +103,9 @@ class Tracing:
         # Broken context counts as none: then a trace begins here.
         fields = self._propagator.fields
         carrier = {
-            name: value.decode("latin-1") for name, value in record.headers if name in fields and value is not None
+            name: value.decode("latin-1")
+            for name, value in record.headers
+            if name in fields and value is not None and len(value) <= _MAX_CONTEXT_BYTES
         }
         attributes: dict[str, Any] = {
             "messaging.system": "kafka",
@@ -179,7 +184,8 @@ class PublishedSpans:
                 if error is not None:
                     span.set_attribute("error.type", type(error).__qualname__)
                     span.set_status(Status(StatusCode.ERROR, str(error)[:_MAX_SHOWN]))
-                span.end()
+                with contextlib.suppress(Exception):  # what is published is published, whatever becomes of its trace
+                    span.end()
 
 
 def _shown(key: bytes) -> str:

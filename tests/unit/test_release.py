@@ -89,6 +89,7 @@ WEAK: Final = {"name": "old", "version": "1.0", "vulns": [{"id": "CVE-2020-1", "
     ("packages", "status", "status_strict", "words"),
     [
         ([FINE, OURS], 0, 0, "2 packages, 0 with known weaknesses"),
+        ([], 0, 1, "NOT LOOKED UP: there is nothing in"),
         ([FINE, UNKNOWN], 0, 1, "NOT LOOKED UP: 1 of 2 packages"),
         ([FINE, WEAK], 1, 1, "old 1.0: CVE-2020-1, mended in 1.1"),
     ],

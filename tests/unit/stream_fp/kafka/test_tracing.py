@@ -82,6 +82,21 @@ def test_odd_records_are_traced_all_the_same_with_attributes_that_are_short(odd:
     assert sum(span.status.status_code is StatusCode.ERROR for span in finished) == 1
 
 
+def test_long_context_is_left_out_and_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    traces, exporter = tracing()
+    state = b"a=b" + b" " * 40_000 + b"x"
+    with (
+        caplog.at_level(logging.DEBUG),
+        traces.publishing(
+            [published(record(headers=(("traceparent", PARENT.encode()), ("tracestate", state))))], PARTITION
+        ),
+    ):
+        pass
+    process = named(exporter.get_finished_spans(), "process events")
+    assert process.parent is not None
+    assert caplog.records == []
+
+
 def test_what_sampling_leaves_out_has_a_context_that_says_so_and_no_spans() -> None:
     traces, exporter = tracing(ALWAYS_OFF)
     with traces.publishing([published(record())], PARTITION) as spans:
