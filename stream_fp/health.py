@@ -5,6 +5,7 @@ Served from a thread of its own, so that a scrape answers while the event loop i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +26,8 @@ __all__ = ["Health", "HealthServer"]
 _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 #: How often the server looks whether it is to close: the wait for it is part of every shutdown.
 _CLOSE_WITHIN_S: Final = 0.1
+#: How long a connection may say nothing.
+_SILENCE_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -111,5 +114,13 @@ class HealthServer:
 
 
 class _QuietHandler(WSGIRequestHandler):
+    #: Each connection has a thread: one that says nothing does not keep it for ever.
+    timeout = _SILENCE_S
+
+    def handle(self) -> None:
+        """Answer one request, or close a connection that sends none."""
+        with contextlib.suppress(TimeoutError):
+            super().handle()
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it
         """Write no line for every scrape."""

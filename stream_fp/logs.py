@@ -125,6 +125,10 @@ class _Console(logging.Formatter):
         record.message = _printable(f"{where}{record.message}{held_back}")
         return super().formatMessage(record)
 
+    def formatException(self, ei: Any) -> str:  # noqa: ANN401, N802 - as logging has it
+        """Indent a traceback, so that no line of it can be taken for one of ours."""
+        return "\n".join(f"  {_printable(line)}" for line in super().formatException(ei).split("\n"))
+
 
 def _printable(text: str) -> str:
     if text.isprintable():

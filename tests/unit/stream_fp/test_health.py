@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 
@@ -10,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
+import stream_fp.health as health_module
 from stream_fp.errors import ConfigError
 from stream_fp.health import Health, HealthServer
 
@@ -61,6 +64,22 @@ def test_it_listens_where_it_was_told_and_nowhere_else(server: HealthServer) -> 
         pass
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", server.port), timeout=5)
+
+
+def test_connection_that_says_nothing_is_closed_and_leaves_no_thread(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(health_module._QuietHandler, "timeout", 0.2)
+    n_before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection((HOST, server.port), timeout=10)) for _ in range(20)]
+        assert [connection.recv(1) for connection in idle] == [b""] * 20
+        assert get(server.port, "/healthz")[0] == 200
+    deadline_s = time.monotonic() + 10
+    while threading.active_count() > n_before and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert threading.active_count() <= n_before
+    assert capfd.readouterr().err == ""
 
 
 def test_metrics_can_be_asked_for_by_name(server: HealthServer, registry: CollectorRegistry) -> None:

@@ -62,7 +62,8 @@ def test_console_lines_say_where_and_stay_one_line_whatever_came_with_the_record
     assert session.endswith(expected)
     assert plain.endswith("WARNING stream_fp: plain")
     assert broken[0].endswith("ERROR stream_fp.x: events[3]: broken")
-    assert broken[-1] == "ZeroDivisionError: division by zero"
+    assert broken[-1] == "  ZeroDivisionError: division by zero"
+    assert all(line.startswith("  ") for line in broken[1:])
 
 
 @given(
