@@ -69,7 +69,6 @@ picture: $(VENV)/.compiled ## Simulate, train and evaluate; draw the README's pi
 dashboard: $(VENV)/.demo-installed ## Write the Grafana dashboard anew from its code
 	@$(BIN)/python deploy/grafana/dashboard.py
 
-# Those that a machine can write, then the pictures of a page that only a browser can show.
 reference: $(VENV)/.dev-installed ## Write the documentation's reference pages anew from settings, metrics and messages
 	@$(BIN)/python -m docs.generate
 

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import contextlib
-import http.server
 import json
 import os
 import statistics
@@ -27,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -45,6 +43,7 @@ from benchmarks.live import (
 )
 from stream_fp.library import load_library
 from tests.support.broker import running_broker
+from tests.support.collector import collector
 
 SERVICE, GETMANY = "service, exactly-once, the whole job", "getmany alone"
 TRACED = "service, every prediction traced"
@@ -122,7 +121,7 @@ def main() -> int:
                 asyncio.run(_serve(topics, model_path, offsets, first, sidecars, speeds[SERVICE]))
                 _read(topics, n_records, first, offsets[-1], speeds[GETMANY])
                 if arguments.traced:
-                    with _collector() as address:
+                    with collector() as address:
                         asyncio.run(_serve(topics, model_path, offsets, first, sidecars, speeds[TRACED], address))
         figures = {
             "service_over_getmany": ratio(speeds[SERVICE].records_per_s, speeds[GETMANY].records_per_s),
@@ -170,31 +169,6 @@ async def _serve(  # noqa: PLR0917 - one call
     n, began_ns, ended_ns = offsets[-1] - first, found[first], found[offsets[-1]]
     speeds.records_per_s.append(1e9 * n / (ended_ns - began_ns))
     speeds.cpu_us.append(1e6 * (clock.at(ended_ns) - clock.at(began_ns)) / n)
-
-
-@contextlib.contextmanager
-def _collector() -> Iterator[str]:
-    """Take traces by HTTP and throw them away; the address."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def _read(topics: Topics, n_records: int, first: int, last: int, speeds: Speeds) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from aiokafka import TopicPartition
 from pythonjsonlogger.msgspec import MsgspecFormatter
@@ -17,7 +17,6 @@ from pythonjsonlogger.msgspec import MsgspecFormatter
 __all__ = ["Log", "Ration", "at", "configure_logging"]
 
 LogFormat = Literal["console", "json"]
-_KNOWN_FIELDS: Final = ("topic", "partition", "offset", "session_id", "model_version", "held_back")
 
 
 class Log(logging.LoggerAdapter[logging.Logger]):
@@ -116,12 +115,13 @@ class _Console(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging has it
-        facts = {name: value for name in _KNOWN_FIELDS if (value := getattr(record, name, None)) is not None}
-        where = ""
+        facts = vars(record)
+        where, held_back = "", ""
         if "partition" in facts:
             offset = f"@{facts['offset']}" if "offset" in facts else ""
-            where = f"{facts.get('topic', '')}[{facts['partition']}]{offset}: "
-        held_back = f" ({facts['held_back']} more like it were not logged)" if facts.get("held_back") else ""
+            where = f"{facts['topic']}[{facts['partition']}]{offset}: "
+        if facts.get("held_back"):
+            held_back = f" ({facts['held_back']} more like it were not logged)"
         record.message = _printable(f"{where}{record.message}{held_back}")
         return super().formatMessage(record)
 

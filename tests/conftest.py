@@ -7,17 +7,17 @@ What a machine cannot offer is skipped with the reason in the summary, never qui
 from __future__ import annotations
 
 import contextlib
-import os
 import uuid
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
 
 from tests.support.broker import Broker, BrokerUnavailableError, LocalKafka, running_broker
+from tests.support.lacking import lacking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -60,28 +60,21 @@ class TopicFactory(Protocol):
 def broker(request: pytest.FixtureRequest) -> Iterator[str]:
     """Bootstrap servers of a real Kafka broker that all tests share: use topics and groups of your own."""
     with contextlib.ExitStack() as stack:
-        lacking, must_fail = "", os.environ.get(REQUIRE_BROKER) == "1"
+        reason, must_fail = "", False
         try:
             found = stack.enter_context(running_broker())
         except BrokerUnavailableError as error:
-            lacking = f"no real Kafka broker: {error}"
+            reason = f"no real Kafka broker: {error}"
         except TimeoutError as error:
             # A broker was named and is not there: that is never what anybody meant.
-            lacking, must_fail = f"no real Kafka broker: {error}", True
-        if lacking:
-            request.config.stash[_broker_lacking] = lacking
+            reason, must_fail = f"no real Kafka broker: {error}", True
+        if reason:
+            request.config.stash[_broker_lacking] = reason
             if must_fail:
-                pytest.fail(lacking, pytrace=False)
-            pytest.skip(lacking)
+                pytest.fail(reason, pytrace=False)
+            lacking(reason, required_by=REQUIRE_BROKER)
         request.config.stash[_broker_used] = found
         yield found.bootstrap_servers
-
-
-def lacking_broker(lacking: str) -> NoReturn:
-    """Skip a test that needs a broker of its own, or fail it in CI."""
-    if os.environ.get(REQUIRE_BROKER) == "1":
-        pytest.fail(lacking, pytrace=False)
-    pytest.skip(lacking)
 
 
 class Cluster(Protocol):
@@ -99,7 +92,7 @@ def cluster() -> Iterator[Cluster]:
             try:
                 return stack.enter_context(LocalKafka(n_nodes=n_nodes))
             except BrokerUnavailableError as error:
-                lacking_broker(f"no Kafka of our own to kill: {error}")
+                lacking(f"no Kafka of our own to kill: {error}", required_by=REQUIRE_BROKER)
 
         yield start
 

@@ -74,10 +74,9 @@ def simulate_command(
     if n_instruments == 1:
         simulated = simulate_sessions(n_sessions, seed=seed, first_date=first_date)
     else:
-        numbers = range(n_instruments)
         simulated = chain.from_iterable(
             simulate_instrument(f"{number:03d}", n_sessions, seed=n_instruments * seed + number, first_date=first_date)
-            for number in numbers
+            for number in range(n_instruments)
         )
     sessions = []
     with work_progress("session") as progress:

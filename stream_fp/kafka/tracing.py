@@ -98,8 +98,7 @@ class Tracing:
     def _begin(self, outcome: Outcome, partition: TopicPartition) -> tuple[list[Span], Headers]:
         now_ns = time.time_ns()
         record: Any = outcome.record
-        published = outcome if isinstance(outcome, Published) else None
-        worked_ns = published.extraction_ns + published.classification_ns if published else 0
+        worked_ns = outcome.extraction_ns + outcome.classification_ns if isinstance(outcome, Published) else 0
         # Broken context counts as none: then a trace begins here.
         fields = self._propagator.fields
         carrier = {
@@ -117,8 +116,8 @@ class Tracing:
             "messaging.operation.type": "process",
             **({} if record.key is None else {"messaging.kafka.message.key": _shown(record.key)}),
         }
-        if published:
-            said = published.prediction
+        if isinstance(outcome, Published):
+            said = outcome.prediction
             attributes |= {
                 "stream_fp.session_id": said.session_id[:_MAX_SHOWN],
                 "stream_fp.model_version": said.classification_metadata.model_version,
@@ -133,17 +132,17 @@ class Tracing:
         if not process.is_recording():  # left out by sampling; that goes on in who reads the prediction
             return [process], self._context_of(process)
         inside = set_span_in_context(process)
-        if published:
-            at_ns = now_ns - worked_ns
-            steps = (("extract features", published.extraction_ns), ("classify", published.classification_ns))
+        if isinstance(outcome, Published):
+            topic, at_ns = self._settings.output_topic, now_ns - worked_ns
+            steps = (("extract features", outcome.extraction_ns), ("classify", outcome.classification_ns))
             for name, took_ns in steps:
                 step = self._tracer.start_span(name, inside, start_time=at_ns)
                 at_ns += took_ns
                 step.end(at_ns)
-        elif not isinstance(outcome, Published):
+        else:
+            topic = self._settings.dead_letter_topic
             process.set_attribute("error.type", outcome.error_class)
             process.set_status(Status(StatusCode.ERROR, outcome.message[:_MAX_SHOWN]))
-        topic = self._settings.output_topic if published else self._settings.dead_letter_topic
         send = self._tracer.start_span(
             f"send {topic}", inside, SpanKind.PRODUCER,
             {
@@ -181,10 +180,10 @@ class PublishedSpans:
     ) -> None:
         for spans, _ in self._begun:
             for span in spans:
-                if error is not None:
-                    span.set_attribute("error.type", type(error).__qualname__)
-                    span.set_status(Status(StatusCode.ERROR, str(error)[:_MAX_SHOWN]))
                 with contextlib.suppress(Exception):  # what is published is published, whatever becomes of its trace
+                    if error is not None:
+                        span.set_attribute("error.type", type(error).__qualname__)
+                        span.set_status(Status(StatusCode.ERROR, str(error)[:_MAX_SHOWN]))
                     span.end()
 
 

@@ -18,9 +18,10 @@ import pytest
 from confluent_kafka.admin import AclOperation, NewTopic, ResourceType  # type: ignore[attr-defined]
 
 from offline.simulate import interleave, simulate_sessions
-from tests.conftest import lacking_broker
+from tests.conftest import REQUIRE_BROKER
 from tests.support.builders import write_tiny_library
 from tests.support.kafka_jars import BrokerUnavailableError
+from tests.support.lacking import lacking
 from tests.support.secured_kafka import CLIENT, KEY_PASSWORD, PASSWORD, USER, Right, SecuredKafka
 from tests.support.service import running_service
 from tests.support.topics import consumed, publish_all, read_all
@@ -43,7 +44,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
         try:
             yield stack.enter_context(SecuredKafka(folder=tmp_path_factory.mktemp("secured")))
         except BrokerUnavailableError as error:
-            lacking_broker(f"no Kafka of our own that asks for names: {error}")
+            lacking(f"no Kafka of our own that asks for names: {error}", required_by=REQUIRE_BROKER)
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import socket
 import subprocess
 import sys
-import threading
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +19,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from offline.simulate import interleave, simulate_sessions
 from tests.conftest import TopicFactory
 from tests.support.builders import write_tiny_library
+from tests.support.collector import collector
 from tests.support.schemas import check_headers, check_value
 from tests.support.service import running_service
 from tests.support.topics import consumed, publish_all, read_all
-
-
-@contextmanager
-def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
-    """Take what is sent by OTLP over HTTP; the address, and all that came."""
-    came: list[ExportTraceServiceRequest] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            assert (self.path, self.headers["Content-Type"]) == ("/v1/traces", "application/x-protobuf")
-            came.append(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", came
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def traceparent(number: int) -> str:
@@ -76,7 +48,13 @@ async def test_one_trace_leads_from_a_record_to_its_prediction_and_log_lines_hav
         "--dead-letter-topic", dead, "--group-id", f"group-{topic}", "--model-path",
         str(write_tiny_library(tmp_path / "v0.0.1")), "--sidecar-dir", "", "--tracing", "otlp", "--log-format", "json",
     ]  # fmt: skip
-    with collector() as (address, came):
+    came: list[ExportTraceServiceRequest] = []
+
+    def take(path: str, body: bytes) -> None:
+        assert path == "/v1/traces"
+        came.append(ExportTraceServiceRequest.FromString(body))
+
+    with collector(take) as address:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_RESOURCE_ATTRIBUTES": "deployment=test"}
         async with running_service(tmp_path / "log", *arguments, environment=environment) as service:
             await service.wait_ready()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+
+from tests.support.lacking import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,10 +28,8 @@ def chromium() -> Iterator[webdriver.Chrome]:
     binary = next(filter(None, map(shutil.which, BROWSERS)), None)
     driver = shutil.which("chromedriver")
     if binary is None or driver is None:
-        lacking = "no Chromium with its driver: install chromium and chromium-driver (Debian: apt-get install)"
-        if os.environ.get(REQUIRE_BROWSER) == "1":
-            pytest.fail(lacking, pytrace=False)
-        pytest.skip(lacking)
+        what = "no Chromium with its driver: install chromium and chromium-driver (Debian: apt-get install)"
+        lacking(what, required_by=REQUIRE_BROWSER)
     options = Options()
     options.binary_location = binary
     # Root and most containers have no sandbox for it, and small shared memory; the page is our own.

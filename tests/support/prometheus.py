@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,8 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any, Final, Self
 
-import pytest
-
+from tests.support.lacking import lacking
 from tests.support.service import free_port
 
 __all__ = ["RULES", "RULE_TESTS", "Prometheus", "promtool"]
@@ -29,10 +27,8 @@ _START_S: Final = 30.0
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        lacking = f"no {program}: install prometheus (Debian: apt-get install prometheus)"
-        if os.environ.get(REQUIRE_PROMETHEUS) == "1":
-            pytest.fail(lacking, pytrace=False)
-        pytest.skip(lacking)
+        what = f"no {program}: install prometheus (Debian: apt-get install prometheus)"
+        lacking(what, required_by=REQUIRE_PROMETHEUS)
     return path
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import yaml
 
 from stream_fp.config import load_settings
 from stream_fp.metrics import Metrics
+from tests.support.lacking import lacking
 
 ROOT: Final = Path(__file__).parents[2]
 DEPLOY: Final = ROOT / "deploy"
@@ -63,10 +63,7 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        lacking = f"no `{name}`, which comes with the extra `dev` for Linux on x86-64"
-        if os.environ.get(REQUIRE_TOOLS) == "1":
-            pytest.fail(lacking, pytrace=False)
-        pytest.skip(lacking)
+        lacking(f"no `{name}`, which comes with the extra `dev` for Linux on x86-64", required_by=REQUIRE_TOOLS)
     return found
 
 
