@@ -271,7 +271,10 @@ def _asyncapi() -> dict[str, Any]:
                             "stream_fp.errors.stage": {"enum": ["decode", "apply"]},
                             "stream_fp.errors.class": {"enum": ["RecordDecodeError", "RecordInvalidError"]},
                             "stream_fp.errors.message": {"type": "string", "maxLength": 1000},
-                            "stream_fp.errors.value_omitted_bytes": {"type": "string", "pattern": "^[0-9]+$"},
+                            **{
+                                f"stream_fp.errors.{what}_omitted_bytes": {"type": "string", "pattern": "^[0-9]+$"}
+                                for what in ("value", "key", "headers")
+                            },
                         },
                     },
                 },

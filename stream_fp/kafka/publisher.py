@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
@@ -42,9 +43,15 @@ Headers = list[tuple[str, bytes]]
 
 #: What a record that broker or client takes for too large fails with.
 TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
-#: A dead letter that was refused as too large is published without its value where that has more bytes than this,
-#: with a header that says so: the original stays where topic, partition and offset say.
-_LARGE_VALUE_BYTES: Final = 100_000
+#: Bytes of the value, and of key and of headers, that a dead letter keeps, by how often in a row it was refused as too
+#: large; a header says what was left out, and the original stays where topic, partition and offset say. The last step
+#: fits wherever 8 KiB do.
+_LARGEST_KEPT: Final[tuple[tuple[float, float], ...]] = (
+    (math.inf, math.inf),
+    (math.inf, math.inf),
+    (100_000, math.inf),
+    (1_000, 1_000),
+)
 _MAX_REASON_LENGTH: Final = 1_000
 #: Records handed to the client before others have their turn; it takes some 40 us for each.
 _SENT_AT_ONCE: Final = 200
@@ -66,7 +73,8 @@ class Publisher:
         Commits the offset where delivery is at least once.
     n_refused : int
         How often in a row broker or client have refused what is due as too large. After the first time it is
-        compressed, after the second large dead letters go without their value, with a header that says so.
+        compressed, after the second large dead letters go without their value, after the third also without the key
+        and the headers that they came with, where these are large; each time with a header that says so.
     tracing : Tracing, optional
         Makes a trace of each outcome.
     """
@@ -88,7 +96,7 @@ class Publisher:
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
         self._consumer = consumer
         self._compress = n_refused >= 1
-        self._omit_large_values = n_refused > 1
+        self._largest_value, self._largest_rest = _LARGEST_KEPT[min(n_refused, len(_LARGEST_KEPT) - 1)]
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
         self._transactions: Transactions | None = None
@@ -196,8 +204,6 @@ class Publisher:
             await self._publish(records, low_offset, progress)
 
     async def _publish(self, records: list[dict[str, Any]], low_offset: int, progress: Progress) -> None:
-        if self._omit_large_values:
-            records = [_without_large_value(record) for record in records]
         offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}
         producer = self._producer
         if producer is None:
@@ -247,14 +253,27 @@ class Publisher:
                     "headers": self._prediction_headers(outcome, processed_at),
                 }
             case DeadLetter():
-                record: Any = outcome.record
-                return {
-                    "topic": self._settings.dead_letter_topic,
-                    "key": record.key,
-                    "value": record.value,
-                    "headers": [*record.headers, *self._error_headers(outcome)],
-                    "timestamp_ms": record.timestamp,
-                }
+                return self._to_dead_letter(outcome)
+
+    def _to_dead_letter(self, outcome: DeadLetter) -> dict[str, Any]:
+        record: Any = outcome.record
+        key, value, headers = record.key, record.value, list(record.headers)
+        omitted: dict[str, int] = {}
+        if value is not None and len(value) > self._largest_value:
+            omitted["value"], value = len(value), None
+        if key is not None and len(key) > self._largest_rest:
+            omitted["key"], key = len(key), None
+        if (n_bytes := sum(len(name.encode()) + len(text or b"") for name, text in headers)) > self._largest_rest:
+            omitted["headers"], headers = n_bytes, []
+        headers += self._error_headers(outcome)
+        headers += [(f"stream_fp.errors.{what}_omitted_bytes", str(n).encode()) for what, n in omitted.items()]
+        return {
+            "topic": self._settings.dead_letter_topic,
+            "key": key,
+            "value": value,
+            "headers": headers,
+            "timestamp_ms": record.timestamp,
+        }
 
     def _prediction_headers(self, outcome: Published, processed_at: bytes) -> Headers:
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
@@ -313,11 +332,3 @@ async def _send(producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -
         if len(acknowledgements) % _SENT_AT_ONCE == 0:
             await asyncio.sleep(0)
     await asyncio.gather(*acknowledgements)
-
-
-def _without_large_value(record: dict[str, Any]) -> dict[str, Any]:
-    value = record["value"]
-    if "timestamp_ms" not in record or value is None or len(value) <= _LARGE_VALUE_BYTES:
-        return record
-    omitted = ("stream_fp.errors.value_omitted_bytes", str(len(value)).encode())
-    return {**record, "value": None, "headers": [*record["headers"], omitted]}

@@ -443,6 +443,34 @@ async def test_dead_letter_too_large_to_publish_goes_without_its_value(desk: Des
     assert await desk.point_after_filling() == point(2, progress(3))
 
 
+async def test_dead_letter_too_large_by_its_key_and_headers_goes_without_them(desk: Desk) -> None:
+    size = SMALL_LIMIT + 1_000
+    by_key = await desk.record(b"{key", key=noise(size))
+    by_headers = await desk.record(b"{headers", headers=[("much", noise(size)), ("null", None)])
+    small = await desk.record(b"{small", headers=[("trace", b"1")])
+    outcomes: list[Outcome] = [dead_letter(record) for record in (by_key, by_headers, small)]
+    for n_refused in range(3):
+        publisher = await desk.started(n_refused=n_refused)
+        with pytest.raises(TOO_LARGE):
+            await publisher.publish(outcomes, 0, progress(3))
+        await publisher.aclose()
+    publisher = await desk.started(n_refused=3)
+    await publisher.publish(outcomes, 0, progress(3))
+
+    await desk.settle()
+    found = {letter.value: letter for letter in await desk.dead_letters()}
+    assert found.keys() == {b"{key", b"{headers", b"{small"}
+    assert found[b"{key"].key is None
+    assert dict(found[b"{key"].headers)["stream_fp.errors.key_omitted_bytes"] == str(size).encode()
+    headers = dict(found[b"{headers"].headers)
+    assert "much" not in headers
+    assert headers["stream_fp.errors.headers_omitted_bytes"] == str(size + len("much") + len("null")).encode()
+    assert headers["stream_fp.errors.offset"] == str(by_headers.offset).encode()
+    kept = found[b"{small"]
+    assert (kept.key, dict(kept.headers)["trace"]) == (b"session", b"1")
+    assert not [name for name, _ in kept.headers if name.endswith("omitted_bytes")]
+
+
 async def test_large_dead_letter_that_the_topic_takes_keeps_its_value(desk: Desk) -> None:
     record = await desk.record(noise(SMALL_LIMIT - 5_000))
     publisher = await desk.started()
