@@ -15,7 +15,9 @@ import click
 
 from stream_fp import __version__
 from stream_fp.config import ENABLE_VARIABLE
-from stream_fp.errors import ConfigError, StreamFpError
+from stream_fp.errors import ConfigError, ModelError, StreamFpError
+from stream_fp.health import check_address
+from stream_fp.kafka.clients import connection_of
 from stream_fp.loading import load_classifier, load_tracing
 from stream_fp.logs import configure_logging
 from stream_fp.options import setting_options, settings_from
@@ -74,9 +76,11 @@ def run(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per se
 @cli.command()
 @setting_options()
 def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per setting
-    """Check settings and artifacts, and say what is wrong."""
+    """Check settings and artifacts, and say what is wrong; asks no broker, so rights and topics are not looked at."""
     settings = settings_from(config, flags)
     check_sinks(settings)
+    check_address(settings.http_host)
+    connection_of(settings)
     if (tracing := load_tracing(settings)) is not None:
         tracing.close()
     classifier = load_classifier(settings)
@@ -134,6 +138,9 @@ def main() -> None:
         sys.exit(130)
     except ConfigError as error:
         click.echo(f"stream-fp: {error}", err=True)
+        sys.exit(2)
+    except ModelError as error:
+        click.echo(f"stream-fp: setting `model_path`: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(2)
     except StreamFpError as error:
         click.echo(f"stream-fp: {error}", err=True)

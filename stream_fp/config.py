@@ -42,6 +42,8 @@ MAX_CHECKPOINT_PCT: Final = 50.0
 
 _SERVER: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):[0-9]{1,5}")
 _MAX_PORT: Final = 65_535
+#: What brokers allow.
+_TOPIC: Final = re.compile(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}")
 
 Positive = Annotated[int, Meta(ge=1)]
 #: What the engine counts to: compiled, its numbers have 64 bits.
@@ -343,6 +345,10 @@ def _check(settings: Settings, sources: Mapping[str, str]) -> None:
     if settings.stall_exit_s < settings.stall_timeout_s:
         why = f"expected at least `stall_timeout_s` = {settings.stall_timeout_s:g}, got {settings.stall_exit_s:g}"
         raise ConfigError("stall_exit_s", why, source=sources.get("stall_exit_s", ""))
+    for name in ("input_topic", "output_topic", "dead_letter_topic"):
+        if not _TOPIC.fullmatch(topic := getattr(settings, name)):
+            why = f"expected the name of a topic (up to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`), got {topic!r}"
+            raise ConfigError(name, why, source=sources.get(name, ""))
     topics = [settings.input_topic, settings.output_topic, settings.dead_letter_topic]
     if len(set(topics)) != len(topics):
         raise ConfigError(

@@ -6,11 +6,13 @@ Served from a thread of its own, so that a scrape answers while the event loop i
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -21,13 +23,15 @@ from stream_fp.errors import ConfigError
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-__all__ = ["Health", "HealthServer"]
+__all__ = ["Health", "HealthServer", "check_address"]
 
 _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 #: How often the server looks whether it is to close: the wait for it is part of every shutdown.
 _CLOSE_WITHIN_S: Final = 0.1
 #: How long a connection may say nothing.
 _SILENCE_S: Final = 5.0
+#: Served at once, each by a thread; where none ends within a moment, further ones are closed.
+_MAX_CONNECTIONS: Final = 16
 
 
 @dataclass(slots=True)
@@ -53,6 +57,21 @@ class Health:
         return {**self.not_alive, "service": f"the event loop has not answered for {silent_s:.0f} s"}
 
 
+def check_address(host: str) -> None:
+    """See whether the machine has an address to listen on; the port may be in use.
+
+    Raises
+    ------
+    ConfigError
+        When it has not.
+    """
+    try:
+        with socket.socket(_family_of(host)) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise _not_an_address(host, error) from error
+
+
 class HealthServer:
     """Serves metrics and health until it is closed.
 
@@ -74,9 +93,11 @@ class HealthServer:
         self._health = health
         try:
             self._server: WSGIServer = make_server(
-                host, port, self._answer, server_class=ThreadingWSGIServer, handler_class=_QuietHandler
+                host, port, self._answer, server_class=_Server, handler_class=_QuietHandler
             )
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise _not_an_address(host, error) from error
             raise ConfigError("http_port", f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_CLOSE_WITHIN_S,), name="stream-fp-http", daemon=True
@@ -111,6 +132,42 @@ class HealthServer:
             return [f"{what}: {why}\n".encode() for what, why in list(reasons.items())]
         start_response("200 OK", [_PLAIN])
         return [b"ok\n"]
+
+
+def _family_of(host: str) -> socket.AddressFamily:
+    """Return IPv4 or IPv6, whichever an address or name is of."""
+    return socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+
+
+def _not_an_address(host: str, error: OSError) -> ConfigError:
+    return ConfigError("http_host", f"expected an address of this machine, got {host!r}: {error.strerror or error}")
+
+
+class _Server(ThreadingWSGIServer):
+    """Of IPv4 or IPv6, as its address is; answers no more than so many at once."""
+
+    def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
+        self.address_family = _family_of(address[0])
+        self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """Take a place, or close the connection where none becomes free."""
+        if not self._places.acquire(timeout=_CLOSE_WITHIN_S):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer, and give back the place."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class _QuietHandler(WSGIRequestHandler):

@@ -151,10 +151,12 @@ def test_each_way_to_turn_it_on_reaches_the_start(tmp_path: Path, way: str) -> N
 
 def test_run_without_a_library_at_the_path_fails_with_the_sentence_of_the_contract(tmp_path: Path) -> None:
     process = in_a_process("run", ENABLE_FLAG, "--model-path", tmp_path / "absent")
-    assert process.returncode == 1
+    assert process.returncode == 2
     assert process.stderr.splitlines() == [
-        f"stream-fp: Model path does not exist: {tmp_path / 'absent'}",
-        "Please ensure the offline library has been built (Stage 2) before enabling online classification.",
+        (
+            f"stream-fp: setting `model_path`: Model path does not exist: {tmp_path / 'absent'} "
+            "Please ensure the offline library has been built (Stage 2) before enabling online classification."
+        )
     ]
 
 
@@ -331,11 +333,32 @@ def test_check_of_a_bad_library_says_what_is_wrong_and_what_to_do(
 ) -> None:
     spoil(library_dir)
     result = stream_fp("check", "--model-path", library_dir)
-    assert (result.status, result.output) == (1, b"")
-    lines = result.error.splitlines()
-    assert len(lines) == 2
-    assert lines[0].startswith(f"stream-fp: {first}")
-    assert lines[1].startswith(last)
+    assert (result.status, result.output) == (2, b"")
+    (line,) = result.error.splitlines()
+    assert line.startswith(f"stream-fp: setting `model_path`: {first}")
+    assert last in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "others"),
+    [
+        ("sasl_password_file", "absent", {"security_protocol": "SASL_PLAINTEXT", "sasl_username": "u"}),
+        ("ssl_ca_file", "absent", {"security_protocol": "SSL"}),
+        ("ssl_cert_file", "absent", {"security_protocol": "SSL", "ssl_key_file": "absent"}),
+        ("http_host", "203.0.113.7", {}),
+        ("input_topic", "a b/c", {}),
+    ],
+)  # fmt: skip
+def test_check_refuses_what_a_start_would_refuse(
+    stream_fp: CommandLine, library_dir: Path, setting: str, value: str, others: dict[str, str]
+) -> None:
+    flags = [
+        text for name, given in ({setting: value} | others).items() for text in (f"--{name.replace('_', '-')}", given)
+    ]
+    result = stream_fp("check", "--model-path", library_dir, *flags)
+    assert (result.status, result.output) == (2, b"")
+    assert_one_line(result.error)
+    assert f"setting `{setting}`" in result.error
 
 
 # ------------------------------------------------------------------------------------------------------------- replay

@@ -26,6 +26,7 @@ WRONG = [
     ("bootstrap_servers", ""), ("bootstrap_servers", "host"), ("bootstrap_servers", "host:port"),
     ("bootstrap_servers", "host:65536"), ("bootstrap_servers", "host:1,"), ("bootstrap_servers", "a b:1"),
     ("group_id", ""), ("input_topic", ""), ("output_topic", ""), ("dead_letter_topic", ""),
+    ("input_topic", "a b/c"), ("output_topic", ".."), ("dead_letter_topic", "x" * 250),
     ("delivery", "at-most-once"), ("start_from", "middle"), ("offset_lost", "ignore"),
     ("max_poll_records", "0"), ("max_poll_records", "many"), ("max_poll_records", "1.5"),
     ("commit_interval_s", "0"), ("session_timeout_s", "-1"), ("transaction_timeout_s", "soon"),

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import stream_fp.health as health_module
 from stream_fp.errors import ConfigError
-from stream_fp.health import Health, HealthServer
+from stream_fp.health import Health, HealthServer, check_address
 
 HOST = "127.0.0.1"
 
@@ -152,8 +152,43 @@ def test_port_that_is_taken_is_a_wrong_setting(server: HealthServer) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
 def test_address_that_is_not_ours_is_a_wrong_setting(host: str) -> None:
-    with pytest.raises(ConfigError, match=f"cannot listen on {host}:0: "):
+    with pytest.raises(ConfigError, match=f"expected an address of this machine, got '{host}'") as starting:
         HealthServer(host, 0, registry=CollectorRegistry(), health=Health())
+    with pytest.raises(ConfigError) as checking:
+        check_address(host)
+    assert starting.value.setting == checking.value.setting == "http_host"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::", "::1", ""])  # noqa: S104 - closed at once
+def test_address_of_either_family_is_listened_on(host: str) -> None:
+    check_address(host)
+    server = HealthServer(host, 0, registry=CollectorRegistry(), health=Health())
+    try:
+        there = "::1" if ":" in host else HOST
+        with socket.create_connection((there, server.port), timeout=5) as connection:
+            connection.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.0 200")
+    finally:
+        server.close()
+
+
+def test_connections_beyond_the_most_at_once_have_no_thread_and_later_ones_are_answered(server: HealthServer) -> None:
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(socket.create_connection((HOST, server.port), timeout=10)) for _ in range(40)]
+        most = 0
+        while not _is_closed(many[-1]):
+            most = max(most, threading.active_count() - before)
+        assert 0 < most <= 16
+    assert get(server.port, "/healthz")[0] == 200
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.settimeout(0.05)
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
 
 
 def test_closed_server_answers_no_more_and_leaves_no_thread(registry: CollectorRegistry, health: Health) -> None:
