@@ -87,7 +87,7 @@ class PartitionLedger:
             self._metrics.decode.observe(took_ns / 1e9)
         engine.decode_ns.clear()
 
-    def view(self, end: int | None) -> PartitionView:
+    def view(self, end: int | None, *, stalled_s: float) -> PartitionView:
         """Return what a scrape sees, given the end of the partition where it is known; only reads."""
         engine = self._engine
         position = max(self._position, self._low_offset, (engine and engine.position) or 0)
@@ -103,6 +103,7 @@ class PartitionLedger:
             committed_lag=None if end is None else max(0, end - self._low_offset),
             position_lag=None if end is None else max(0, end - position),
             rebuild_left=self._rebuild_left,
+            stalled_s=stalled_s,
         )
 
     def _observe(self, outcome: Published) -> None:

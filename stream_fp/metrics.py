@@ -54,6 +54,8 @@ class PartitionView:
     position_lag: int | None
     rebuild_left: int = 0
     """Records to read again before it speaks."""
+    stalled_s: float = 0.0
+    """For how long records have waited while none was taken."""
 
 
 class Metrics:
@@ -63,9 +65,13 @@ class Metrics:
     ----------
     partitions : callable
         Returns a view of every partition owned now.
+    is_alive : callable
+        Returns whether `/healthz` would answer `ok`.
     """
 
-    def __init__(self, partitions: Callable[[], Iterable[PartitionView]]) -> None:
+    def __init__(
+        self, partitions: Callable[[], Iterable[PartitionView]], *, is_alive: Callable[[], bool] = lambda: True
+    ) -> None:
         self.registry = CollectorRegistry()
         self._partitions = partitions
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -90,8 +96,8 @@ class Metrics:
         for outcome in ("committed", "aborted"):
             self.transactions.labels(outcome=outcome)
         self.confidence = Histogram(
-            "stream_fp_confidence_ratio", "Confidence of the predictions published, by checkpoint.", ["checkpoint"],
-            buckets=CONFIDENCE_BUCKETS, registry=self.registry,
+            "stream_fp_confidence_ratio", "Confidence of the predictions published, by checkpoint.",
+            ["checkpoint", "model_version"], buckets=CONFIDENCE_BUCKETS, registry=self.registry,
         )  # fmt: skip
         self.predictions_by_type = Counter(
             "stream_fp_session_type_predictions",
@@ -100,12 +106,12 @@ class Metrics:
         )  # fmt: skip
         self.trained_share = Gauge(
             "stream_fp_trained_archetype_ratio", "Share of the archetype among the sessions that were learned from.",
-            ["archetype"], registry=self.registry,
+            ["archetype", "model_version"], registry=self.registry,
         )  # fmt: skip
         self.trained_confidence = Gauge(
             "stream_fp_trained_confidence_ratio",
             "Mean confidence to expect, by checkpoint, from sessions held out in training; missing where not known.",
-            ["checkpoint"], registry=self.registry,
+            ["checkpoint", "model_version"], registry=self.registry,
         )  # fmt: skip
         self.build = Info("stream_fp_build", "Version of the service, and what it runs on.", registry=self.registry)
         self.build.info(
@@ -117,7 +123,7 @@ class Metrics:
         )
         self._session_types: frozenset[str] = frozenset()
         self.predictions = Counter(
-            "stream_fp_predictions", "Predictions published.", ["archetype"], registry=self.registry
+            "stream_fp_predictions", "Predictions published.", ["archetype", "model_version"], registry=self.registry
         )
         self.commits = Counter("stream_fp_commits", "Commits of progress acknowledged.", registry=self.registry)
         self.publish_failures = Counter(
@@ -130,36 +136,46 @@ class Metrics:
         )  # fmt: skip
         self.rebalances = Counter("stream_fp_rebalances", "Assignments received.", registry=self.registry)
         self.assigned = Gauge("stream_fp_assigned_partitions", "Partitions owned now.", registry=self.registry)
+        healthy = Gauge("stream_fp_healthy", "1 while /healthz answers ok, else 0.", registry=self.registry)
+        healthy.set_function(is_alive)
         self.model = Info("stream_fp_model", "The library in use.", registry=self.registry)
         self.registry.register(self)
 
     def follow(self, classifier: Classifier, checkpoints: Iterable[float] = ()) -> None:
         """Show the library in use and what to expect of it; checkpoints are those at which predictions are made."""
         library = classifier.library
-        self.model.info({"version": library.version, "fingerprint": library.fingerprint})
+        version = library.version
+        self.model.info({"version": version, "fingerprint": library.fingerprint})
         self._session_types = frozenset(library.typical_events) | frozenset(library.schedules)
         n_sessions = sum(stats.n_sessions for stats in library.archetypes.values())
         # Series are there from the start, so that the first prediction is seen as a step.
         for checkpoint in checkpoints:
-            self.confidence.labels(checkpoint=f"{checkpoint:g}")
+            self.confidence.labels(checkpoint=f"{checkpoint:g}", model_version=version)
         for session_type in (*self._session_types, OTHER_TYPE):
             self.predictions_by_type.labels(session_type=session_type)
         for archetype_id, stats in library.archetypes.items():
-            self.predictions.labels(archetype=str(archetype_id))
-            self.trained_share.labels(archetype=str(archetype_id)).set(stats.n_sessions / n_sessions)
+            self.predictions.labels(archetype=str(archetype_id), model_version=version)
+            self.trained_share.labels(archetype=str(archetype_id), model_version=version).set(
+                stats.n_sessions / n_sessions
+            )
         if classifier.assignment == "prefix_model":
             for model in library.prefix_models:
                 if model.typical_confidence is not None:
-                    self.trained_confidence.labels(checkpoint=f"{model.checkpoint_pct:g}").set(model.typical_confidence)
+                    self.trained_confidence.labels(checkpoint=f"{model.checkpoint_pct:g}", model_version=version).set(
+                        model.typical_confidence
+                    )
 
     def published(self, outcome: Published) -> None:
         """Count a prediction that the broker has acknowledged."""
         prediction = outcome.prediction
         session_type = outcome.session_type if outcome.session_type in self._session_types else OTHER_TYPE
-        self.predictions.labels(archetype=str(prediction.archetype_id)).inc()
+        metadata = prediction.classification_metadata
+        self.predictions.labels(archetype=str(prediction.archetype_id), model_version=metadata.model_version).inc()
         self.predictions_by_type.labels(session_type=session_type).inc()
-        checkpoint = f"{prediction.classification_metadata.checkpoint_pct:g}"
-        self.confidence.labels(checkpoint=checkpoint).observe(prediction.confidence)
+        checkpoint = f"{metadata.checkpoint_pct:g}"
+        self.confidence.labels(checkpoint=checkpoint, model_version=metadata.model_version).observe(
+            prediction.confidence
+        )
         self.extraction.observe(outcome.extraction_ns / 1e9)
         self.classification.observe(outcome.classification_ns / 1e9)
 
@@ -203,6 +219,9 @@ class Metrics:
             ),
             "rebuild_left": GaugeMetricFamily(
                 "stream_fp_rebuild_remaining_records", "Records to read before the partition speaks.", labels=labels
+            ),
+            "stalled_s": GaugeMetricFamily(
+                "stream_fp_stalled_seconds", "For how long records have waited while none was taken.", labels=labels
             ),
         }
         for view in self._partitions():

@@ -151,6 +151,8 @@ class PartitionWorker:
         self.furthest = 0
         #: End of the partition as the brokers were last asked, by somebody else than the client that consumes.
         self.known_end: int | None = None
+        #: Since when no record has been taken although some wait, as was last seen; None where that is not so.
+        self.still_since_s: float | None = None
         self._committed_position = -1
         self._committed_at_s = 0.0
         self._rebuilding = False
@@ -546,4 +548,6 @@ class PartitionWorker:
         """Return what a scrape sees; called from another thread, so it only reads."""
         # Where nothing is fetched any more, the client does not learn that the partition grows.
         fetched, asked = self._consumer.highwater(self.partition), self.known_end
-        return self._ledger.view(fetched if asked is None else max(asked, fetched or 0))
+        end = fetched if asked is None else max(asked, fetched or 0)
+        still_since_s = self.still_since_s
+        return self._ledger.view(end, stalled_s=0.0 if still_since_s is None else time.monotonic() - still_since_s)

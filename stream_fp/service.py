@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
 
@@ -25,6 +26,7 @@ from stream_fp.config import Settings
 from stream_fp.errors import ConfigError, ServiceError, StreamFpError
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import close_within, new_admin, new_consumer
+from stream_fp.kafka.consumer import Consumer
 from stream_fp.kafka.diagnosis import unreachable
 from stream_fp.kafka.topics import ensure_topics
 from stream_fp.library import Library
@@ -56,6 +58,10 @@ _RETRY_S: Final = 0.2
 _LONG_JOIN_S: Final = 3.0
 #: After the grace period, for the interpreter to end in.
 _LAST_GRACE_S: Final = 5.0
+#: What is wrong with a disk and not with a setting: full, over quota, read-only since an error, away.
+_MAY_PASS: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
+)
 
 
 def check_sinks(settings: Settings) -> None:
@@ -64,7 +70,9 @@ def check_sinks(settings: Settings) -> None:
     Raises
     ------
     ConfigError
-        When one cannot.
+        When one cannot, by what the settings name.
+    ServiceError
+        When one cannot for now: the disk is full or away. A supervisor may try again.
     """
     for setting, path in (
         ("sidecar_dir", Path(settings.sidecar_dir) if settings.sidecar_dir else None),
@@ -74,9 +82,10 @@ def check_sinks(settings: Settings) -> None:
             if path is not None:
                 check_writable(path)
         except OSError as error:
-            raise ConfigError(
-                setting, f"cannot write to {path.absolute() if path else ''}: {error.strerror}"
-            ) from error
+            why = f"cannot write to {path.absolute() if path else ''}: {error.strerror}"
+            if error.errno in _MAY_PASS:
+                raise ServiceError(f"setting `{setting}`: {why}") from error
+            raise ConfigError(setting, why) from error
 
 
 async def run_service(settings: Settings, watchdog: Watchdog) -> None:
@@ -166,14 +175,14 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = Metrics(self.views)
         self.health = Health(not_ready={"service": "starting"}, silence_s=settings.stall_timeout_s)
+        self.metrics = Metrics(self.views, is_alive=lambda: not self.health.why_not_alive(time.monotonic()))
         self._workers: dict[TopicPartition, PartitionWorker] = {}
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] | None = None
         self._sinks = FileSinks(settings, self.metrics)
         self._stack = contextlib.AsyncExitStack()
-        self._consumer: AIOKafkaConsumer
+        self._consumer: Consumer
         self._admin: AIOKafkaAdminClient
         self._classifier: Classifier
         self._tracing: Tracing | None = None
@@ -259,7 +268,13 @@ class Service:
             msg = "expected a started service"
             raise RuntimeError(msg)
         waiter = asyncio.ensure_future(stop.wait())
-        watcher = ProgressWatch(self.settings, admin=self._admin, health=self.health, workers=lambda: self._workers)
+        watcher = ProgressWatch(
+            self.settings,
+            admin=self._admin,
+            health=self.health,
+            workers=lambda: self._workers,
+            is_member=lambda: self._consumer.is_member,
+        )
         watch = asyncio.create_task(watcher.run(), name="progress watch")
         try:
             while not (stop.is_set() or self._failure.done() or watch.done()):
@@ -352,8 +367,8 @@ class Service:
         reasons = {w.name: w.not_ready for w in list(self._workers.values()) if w.not_ready}
         if not self._workers:
             reasons["service"] = "no partition assigned"
-            if not self._consumer.assignment():
-                await self._consumer.getmany(timeout_ms=0)
+            # What it may return belongs to partitions that are being taken away; whoever gets them next seeks anew.
+            await self._consumer.getmany(timeout_ms=0)
         self.health.not_ready = reasons
 
     def views(self) -> list[PartitionView]:

@@ -26,6 +26,11 @@ class StallDetector:
         self.longest_s = 0.0
         """How long the partition that has stood still longest has done so, at the last look."""
 
+    def still_since_s(self, name: str) -> float | None:
+        """Return since when a partition has stood still with records waiting, as of the last look, if it has."""
+        position_and_since = self._still_since_s.get(name)
+        return None if position_and_since is None else position_and_since[1]
+
     def observe(self, positions: Mapping[str, tuple[int, int]], now_s: float) -> dict[str, str]:
         """Take note of where the partitions are; return the reason for each that is stalled.
 

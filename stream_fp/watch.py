@@ -1,8 +1,8 @@
 """Looks after progress: what liveness reports, and when the service gives up so that a supervisor may start it anew.
 
 It asks the brokers through a client of its own: the one that consumes may be the very one that has lost its way
-(aiokafka #1154). Three things can be wrong: a partition stands still while records wait, nobody can say whether records
-wait, or the input topic has gone.
+(aiokafka #1154). Four things can be wrong: a partition stands still while records wait, nobody can say whether records
+wait, the input topic has gone, or the group no longer knows of this member.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class ProgressWatch:
     health : Health
     workers : callable
         Returns the worker of every partition owned now.
+    is_member : callable
+        Returns whether the consumer is a member of its group.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class ProgressWatch:
         admin: AIOKafkaAdminClient,
         health: Health,
         workers: Callable[[], Mapping[TopicPartition, PartitionWorker]],
+        is_member: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._admin = admin
         self._health = health
         self._workers = workers
+        self._is_member = is_member
         self._detector = StallDetector(settings.stall_timeout_s)
         self._ends: dict[TopicPartition, int] = {}
         self._reader: AIOKafkaConsumer | None = None
@@ -85,6 +89,7 @@ class ProgressWatch:
         now_s = time.monotonic()
         not_alive = self._detector.observe(found, now_s)
         for worker in workers.values():
+            worker.still_since_s = self._detector.still_since_s(worker.name)
             if worker.name in not_alive and worker.not_ready:
                 not_alive[worker.name] += f" ({worker.not_ready})"
         since_s = {why: self._wrong_since_s.get(why, now_s) for why in wrong if why}
@@ -116,7 +121,10 @@ class ProgressWatch:
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 if self._settings.input_topic in await topic_layouts(self._admin):
-                    return ""
+                    # One that it no longer counts gets none either, and has to come again.
+                    return (
+                        "" if self._is_member() else "no partition is assigned and the group does not know this member"
+                    )
         except (KafkaError, TimeoutError, OSError):
             return "no partition is assigned and no broker has answered"
         return f"topic `{self._settings.input_topic}` (setting `input_topic`) has not existed"

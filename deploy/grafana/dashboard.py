@@ -154,8 +154,11 @@ def _at_a_glance(layout: _Layout) -> None:
     layout.row("At a glance")
     small: Json = {"width": 4, "height": 4, "options": _STAT}
     layout.add(
-        "stat", "Instances up", "Instances that were scraped. Fewer than you run: StreamFpDown in the runbook.",
-        "none", {"up": 'sum(up{job="$job", instance=~"$instance"})'},
+        "stat", "Instances up and healthy",
+        "Instances that were scraped, and those whose /healthz answers ok. Fewer than you run: StreamFpDown and "
+        "StreamFpUnhealthy in the runbook.",
+        "none",
+        {"up": 'sum(up{job="$job", instance=~"$instance"})', "healthy": f"sum(stream_fp_healthy{{{OWN}}})"},
         defaults=_limits((_RED, None), (_GREEN, 1)), **small,
     )  # fmt: skip
     layout.add(
@@ -249,6 +252,12 @@ def _records(layout: _Layout) -> None:
         defaults=_FROM_ZERO,
     )  # fmt: skip
     layout.add(
+        "timeseries", "Standing still, by partition",
+        "For how long records have waited while none was taken. Over a minute: StreamFpStalled in the runbook.",
+        "s", {"{{topic}}[{{partition}}]": f"max by (topic, partition) (stream_fp_stalled_seconds{{{PART}}})"},
+        defaults=_FROM_ZERO,
+    )  # fmt: skip
+    layout.add(
         "timeseries", "Records from the committed offset, by partition",
         "The committed offset is the first record of the oldest open session, so this is what a restart reads again, "
         "not how late the service is. It is what Kafka's own tools call lag.",
@@ -323,7 +332,7 @@ def _predictions(layout: _Layout) -> None:
         "timeseries", "Distance of the mix from training",
         "Half the sum of the differences in share, of a day: 0 is the same mix. Above 0.35: StreamFpArchetypeDrift "
         "in the runbook.",
-        "percentunit", {"distance": 'job:stream_fp_archetype_mix:distance1d{job="$job"}'},
+        "percentunit", {"distance": 'job_model_version:stream_fp_archetype_mix:distance1d{job="$job"}'},
         defaults={"min": 0, "max": 1},
     )  # fmt: skip
 

@@ -25,6 +25,10 @@ _RETRY_BACKOFF_MS: Final = 10
 #: Fetched of a partition at once, and a record that is larger all the same. It is decoded at once, while nothing else
 #: has its turn: that takes 2 ms where it is not compressed. Speed is the same from 128 KiB to 2 MiB.
 _FETCH_BYTES: Final = 2**19
+#: A consumer that takes nothing for so many times `stall_exit_s` leaves its group: later than the service ends by
+#: itself, or it would stay behind without partitions, and nobody would know that records wait.
+_POLL_INTERVAL: Final = 2
+_MAX_INT32: Final = 2**31 - 1
 
 
 def new_consumer(settings: Settings) -> Consumer:
@@ -37,6 +41,7 @@ def new_consumer(settings: Settings) -> Consumer:
         isolation_level="read_committed",
         session_timeout_ms=int(settings.session_timeout_s * 1000),
         heartbeat_interval_ms=int(settings.session_timeout_s * 1000 / 3),
+        max_poll_interval_ms=min(int(_POLL_INTERVAL * settings.stall_exit_s * 1000), _MAX_INT32),
         max_partition_fetch_bytes=_FETCH_BYTES,
         **connection_of(settings),
     )

@@ -34,6 +34,11 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         await super().start()
         self._fetcher._records = _Results(self._fetcher._records)  # noqa: SLF001
 
+    @property
+    def is_member(self) -> bool:
+        """Whether the group counts this consumer among its members, as far as the client knows."""
+        return bool(self._coordinator.generation >= 0)
+
     async def getone(self, *partitions: TopicPartition) -> NoReturn:
         """Refuse: what `getmany` has decoded and not handed out yet would be passed over.
 

@@ -47,7 +47,7 @@ def test_each_alert_fires_when_it_should_and_not_else(path: Path) -> None:
 
 def test_each_alert_is_tested_both_ways_and_has_its_section_in_the_runbook() -> None:
     tests = "".join(path.read_text() for path in RULE_TESTS)
-    assert len(ALERTS) == len(set(ALERTS)) >= 11
+    assert len(ALERTS) == len(set(ALERTS)) >= 14
     for alert in ALERTS:
         cases = re.findall(rf"alertname: {alert}\n\s+exp_alerts:(.*)", tests)
         assert {bool(case.strip()) for case in cases} == {True, False}, alert
@@ -237,7 +237,7 @@ async def test_every_alert_fires_when_what_it_is_for_has_come(scene: Scene) -> N
         await prometheus.wait_for("sum(stream_fp_position_lag_records) > 0", 60)
         for year in range(2041, 2045):
             await scene.feed(year, year=year, n_sessions=60)
-        await fires("Stalled", "LagGrowing")
+        await fires("Stalled", "SidecarFailures", "LagGrowing")
         assert "cannot write sidecar" in (await service.get("/readyz"))[1]
         await asyncio.to_thread(sidecars.unlink)
         await prometheus.wait_for("sum(stream_fp_position_lag_records) == 0", 90)
@@ -251,6 +251,17 @@ async def test_every_alert_fires_when_what_it_is_for_has_come(scene: Scene) -> N
                 await asyncio.sleep(2.5)  # two scrapes
                 await restarted.kill()
         await fires("RestartLoop")
+        # The input topic is deleted.
+        last = scene.folder / "last.log"
+        async with running_service(last, *scene.arguments, *options, "--http-port", str(service.port)):
+            await prometheus.wait_for("sum(stream_fp_assigned_partitions) == 2", 60)
+            admin = AIOKafkaAdminClient(bootstrap_servers=scene.broker)
+            await admin.start()
+            try:
+                await admin.delete_topics([scene.topic])
+            finally:
+                await admin.close()
+            await fires("NoPartitions", "Unhealthy")
         assert fired == set(ALERTS)
 
 

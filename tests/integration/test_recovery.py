@@ -16,7 +16,13 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from offline.simulate import interleave, simulate_sessions
+from stream_fp.config import Settings
+from stream_fp.errors import StalledError
+from stream_fp.health import Health
+from stream_fp.kafka import clients
 from stream_fp.kafka.told import OWED_HEADER
+from stream_fp.service import Service
+from stream_fp.watch import ProgressWatch
 from tests.conftest import TopicFactory
 from tests.support.builders import SESSION_ID, event, tiny_metadata, tiny_stats, write_library, write_tiny_library
 from tests.support.service import ServiceProcess, running_service, start_service
@@ -278,6 +284,76 @@ async def test_partition_that_cannot_be_published_is_reported_and_ends_the_servi
     # Whoever starts it anew gets on with it.
     await run_to_the_end(setup)
     assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+
+
+async def test_partition_whose_sidecars_cannot_be_written_ends_the_service_and_is_not_left_without_an_owner(
+    setup: Setup, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sidecars"
+    arguments = (*setup.arguments, "--sidecar-dir", str(folder), "--stall-timeout-s", "2", "--stall-exit-s", "8")
+    async with running_service(setup.log, *arguments) as service:
+        await service.wait_ready()
+        folder.write_text("in the way")
+        await setup.publish(*events(0, 60))
+        assert await unhealthy(service) == f"{setup.topic}[0]"
+        assert await service.total("stream_fp_stalled_seconds", partition="0") >= 2
+        assert await service.total("stream_fp_healthy") == 0
+        assert await service.total("stream_fp_assigned_partitions") == 1
+        assert await asyncio.wait_for(service.process.wait(), 30) == 1
+        assert "cannot write sidecar" in service.output().strip().splitlines()[-1]
+    folder.unlink()
+    async with running_service(setup.log, *arguments) as service:
+        await service.wait_ready()
+        await consumed_up_to_end(service)
+        assert await service.total("stream_fp_stalled_seconds") == 0
+        assert await service.total("stream_fp_healthy") == 1
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+
+
+async def test_consumer_that_left_its_group_because_it_took_nothing_comes_again(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves later than the service ends, so this takes a shorter poll interval than there ever is."""
+    monkeypatch.setattr(clients, "_POLL_INTERVAL", 0.01)  # of `stall_exit_s`, 300 s
+    folder = tmp_path / "sidecars"
+    settings = Settings(
+        enabled=True, bootstrap_servers=setup.broker, input_topic=setup.topic, output_topic=setup.output_topic,
+        dead_letter_topic=f"{setup.output_topic}-dlq", group_id=f"group-{setup.topic}", model_path=str(setup.model),
+        sidecar_dir=str(folder), http_host="127.0.0.1", http_port=0, session_timeout_s=6.0,
+    )  # fmt: skip
+    async with asyncio.timeout(90), Service(settings) as service:
+        stop = asyncio.Event()
+        running = asyncio.create_task(service.run(stop))
+        while service.health.not_ready:
+            await asyncio.sleep(0.05)
+        folder.write_text("in the way")
+        await setup.publish(*events(0, 60))
+        while "no partition assigned" not in service.health.not_ready.values():
+            await asyncio.sleep(0.05)
+        folder.unlink()
+        while service.health.not_ready:
+            await asyncio.sleep(0.05)
+        while not await setup.predictions():
+            await asyncio.sleep(0.1)
+        stop.set()
+        await running
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+
+
+async def test_member_that_the_group_does_not_know_is_reported_and_ends_the_service(setup: Setup) -> None:
+    settings = Settings(
+        bootstrap_servers=setup.broker, input_topic=setup.topic, stall_timeout_s=0.4, stall_exit_s=2.0
+    )  # fmt: skip
+    health = Health()
+    admin = AIOKafkaAdminClient(bootstrap_servers=setup.broker)
+    await admin.start()
+    try:
+        watch = ProgressWatch(settings, admin=admin, health=health, workers=dict, is_member=lambda: False)
+        with pytest.raises(StalledError, match="the group does not know this member"):
+            await asyncio.wait_for(watch.run(), 30)
+    finally:
+        await admin.close()
+    assert "the group does not know this member for" in health.not_alive["service"]
 
 
 async def delete_topic(broker: str, topic: str) -> None:

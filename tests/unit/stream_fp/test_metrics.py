@@ -35,7 +35,10 @@ BOOKS = ("consumed", "applied", "dead_lettered", "ignored", "rebuilt")
 
 
 def view(partition: int, counts: Counts | None = None, /, **numbers: int) -> PartitionView:
-    gauges = ("n_rebuilt", "n_open_sessions", "n_buffered_events", "n_buffered_bytes", "committed_lag", "position_lag")
+    gauges = (
+        "n_rebuilt", "n_open_sessions", "n_buffered_events", "n_buffered_bytes", "committed_lag", "position_lag",
+        "stalled_s",
+    )  # fmt: skip
     return PartitionView(
         topic=TOPIC,
         partition=partition,
@@ -98,9 +101,9 @@ def full(tmp_path: Path) -> Metrics:
     engine = used_engine()
     metrics = Metrics(lambda: [view_of(engine, 0), view_of(engine, 7)])
     metrics.follow(knowing(tmp_path, typical_confidence=0.62))
-    metrics.predictions.labels(archetype="1").inc()
+    metrics.predictions.labels(archetype="1", model_version="1").inc()
     metrics.predictions_by_type.labels(session_type="ny_am").inc()
-    metrics.confidence.labels(checkpoint="30").observe(0.5)
+    metrics.confidence.labels(checkpoint="30", model_version="1").observe(0.5)
     return metrics
 
 
@@ -143,6 +146,7 @@ def test_books_tell_every_reason_apart(full: Metrics) -> None:
         ("n_buffered_bytes", "stream_fp_buffered_bytes"),
         ("committed_lag", "stream_fp_committed_lag_records"),
         ("position_lag", "stream_fp_position_lag_records"),
+        ("stalled_s", "stream_fp_stalled_seconds"),
     ],
 )
 def test_number_of_a_view_is_shown_under_its_name(field: str, sample: str) -> None:
@@ -151,6 +155,12 @@ def test_number_of_a_view_is_shown_under_its_name(field: str, sample: str) -> No
     assert value(metrics, sample, topic=TOPIC, partition="4") == 0
     shown = {found.name for family in families(metrics).values() for found in family.samples if found.value == 11}
     assert shown == {sample}
+
+
+def test_health_is_asked_when_it_is_scraped() -> None:
+    answers = [False, True]
+    metrics = Metrics(list, is_alive=answers.pop)
+    assert [value(metrics, "stream_fp_healthy") for _ in range(2)] == [1, 0]
 
 
 def test_books_are_read_when_they_are_scraped() -> None:
@@ -210,7 +220,7 @@ def test_labels_are_few_and_none_is_a_session(full: Metrics) -> None:
     samples = [s for name, f in families(full).items() if name.startswith("stream_fp_") for s in f.samples]
     assert {label for sample in samples for label in sample.labels} == {
         "topic", "partition", "class", "reason", "archetype", "le", "version", "fingerprint", "checkpoint",
-        "session_type", "outcome", "python", "engine",
+        "session_type", "outcome", "python", "engine", "model_version",
     }  # fmt: skip
     texts = {text for sample in samples for text in sample.labels.values()}
     assert not [text for text in texts if "2025-07" in text]
@@ -260,7 +270,7 @@ def test_counter_starts_at_zero_so_that_its_first_step_is_seen(instrument: str, 
 
 
 def test_predictions_are_counted_by_archetype_and_the_model_is_named(full: Metrics) -> None:
-    full.predictions.labels(archetype="2").inc(3)
+    full.predictions.labels(archetype="2", model_version="1").inc(3)
     assert value(full, "stream_fp_predictions_total", archetype="1") == 1
     assert value(full, "stream_fp_predictions_total", archetype="2") == 3
     assert value(full, "stream_fp_model_info", version="0.0.1") == 1
