@@ -199,6 +199,10 @@ def test_secret_is_nowhere_but_in_the_secret() -> None:
     manifests = rendered(EVERYTHING)
     assert manifests.pop("Secret")["stringData"] == {"sasl-password": "a: b'\"$c"}
     assert "$c" not in yaml.safe_dump(manifests)
+    # Not even a hash by which a guess could be confirmed.
+    other = rendered(EVERYTHING | {"secret": {"data": {"sasl-password": "another"}}})
+    del other["Secret"]
+    assert other == manifests
     named = EVERYTHING | {"secret": {"existingName": "mine"}}
     assert "Secret" not in rendered(named)
     volumes = rendered(named)["Deployment"]["spec"]["template"]["spec"]["volumes"]
@@ -240,6 +244,19 @@ def test_rules_and_dashboard_of_the_chart_are_those_of_the_project() -> None:
     assert manifests["ConfigMap/dashboard"]["data"]["stream-fp.json"] == dashboard
 
 
+def test_alerts_of_the_chart_link_to_the_documentation_where_it_is_served() -> None:
+    served = EVERYTHING | {"prometheusRule": {"enabled": True, "docs": "https://docs.example/stream-fp"}}
+    text = yaml.safe_dump(rendered(served)["PrometheusRule"])
+    assert "https://docs.example/stream-fp/runbook.html#streamfpstalled" in text
+    assert "docs/runbook.md" not in text
+
+
+def test_chart_without_values_says_what_is_lacking_instead_of_being_malformed() -> None:
+    ended = helm("lint", values={})
+    assert "model.volume: expected the volume that holds the trained library" in ended.stdout + ended.stderr
+    assert "YAML" not in ended.stdout + ended.stderr
+
+
 def wrong_values() -> Iterator[tuple[dict[str, Any], str]]:
     yield {}, "model.volume: expected the volume that holds the trained library"
     yield LEAST | {"setings": {}}, "setings"
@@ -247,6 +264,16 @@ def wrong_values() -> Iterator[tuple[dict[str, Any], str]]:
     yield LEAST | {"settings": {"sasl_password": "x"}}, "sasl_password"
     yield LEAST | {"replicaCount": "two"}, "replicaCount"
     yield LEAST | {"autoscaling": {"positionLagTarget": 0}}, "positionLagTarget"
+    yield (
+        LEAST | {"autoscaling": {"enabled": True, "minReplicas": 9}},
+        "autoscaling.minReplicas: expected at most maxReplicas, 6, got 9",
+    )
+    yield LEAST | {"secret": {"existingName": "mine", "data": {"a": "b"}}}, "secret: expected existingName or data"
+    yield (
+        {"model": LEAST["model"] | {"path": "/model/v1"}},
+        "model.path: expected a folder below model.mountPath, /models, got /model/v1",
+    )
+    yield LEAST | {"prometheusRule": {"docs": "https://docs.example/"}}, "docs"
 
 
 @pytest.mark.parametrize(("values", "words"), list(wrong_values()))

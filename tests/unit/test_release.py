@@ -37,7 +37,7 @@ def test_workflows_call_targets_that_there_are() -> None:
         word
         for path in WORKFLOWS
         for job in yaml.safe_load(path.read_text())["jobs"].values()
-        for step in job["steps"]
+        for step in job.get("steps", ())
         if step.get("run", "").startswith("make ")
         for word in step["run"].split()[1:]
     }
@@ -46,6 +46,19 @@ def test_workflows_call_targets_that_there_are() -> None:
     ci = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert ".ci/run" in [step.get("run") for step in ci["jobs"]["check"]["steps"]]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_nothing_is_published_before_the_tests_have_passed() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+
+    def before(name: str) -> set[str]:
+        needed = jobs[name].get("needs", [])
+        needed = {needed} if isinstance(needed, str) else set(needed)
+        return needed.union(*(before(other) for other in needed))
+
+    assert jobs["test"]["uses"] == "./.github/workflows/ci.yml"
+    assert before("image") == {"test", "build"}
+    assert before("publish") == {"test", "build", "image"}
 
 
 def test_workflow_tries_every_version_that_the_package_says_it_runs_on() -> None:

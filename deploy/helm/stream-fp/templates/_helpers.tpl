@@ -45,3 +45,21 @@ STREAM_FP_{{ upper $name }}: {{ if and (kindIs "float64" $value) (eq (floor $val
 {{- end }}
 STREAM_FP_MODEL_PATH: {{ .Values.model.path | quote }}
 {{- end -}}
+
+{{/* What a schema cannot say. */}}
+{{- define "stream-fp.check" -}}
+{{- if not .Values.model.volume -}}
+{{- fail "model.volume: expected the volume that holds the trained library, such as persistentVolumeClaim: {claimName: models}" -}}
+{{- end -}}
+{{- if not (hasPrefix (printf "%s/" (trimSuffix "/" .Values.model.mountPath)) .Values.model.path) -}}
+{{- fail (printf "model.path: expected a folder below model.mountPath, %s, got %s" .Values.model.mountPath .Values.model.path) -}}
+{{- end -}}
+{{- if and .Values.secret.data .Values.secret.existingName -}}
+{{- fail "secret: expected existingName or data, got both" -}}
+{{- end -}}
+{{- with .Values.autoscaling -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail (printf "autoscaling.minReplicas: expected at most maxReplicas, %d, got %d" (int .maxReplicas) (int .minReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
