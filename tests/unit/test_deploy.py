@@ -186,7 +186,7 @@ def test_settings_reach_the_service_as_they_were_given(values: dict[str, Any]) -
     environment = manifests["ConfigMap"]["data"] | {entry["name"]: entry["value"] for entry in container["env"]}
     settings = load_settings({}, environment)
     assert settings.enabled
-    assert settings.model_path == "/models/v1.0.0"
+    assert settings.model_path == "/models/v1.0.2"
     for name, value in values.get("settings", {}).items():
         expected = (30.0, 40.0) if name == "checkpoints" else value
         assert getattr(settings, name) == expected
