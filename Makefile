@@ -15,13 +15,15 @@ FAULTS ?= 200
 SEED ?= 1
 BROKERS ?= 1
 SESSIONS ?= 3290
+# Of a fuzzing run, over all targets.
+EXECUTIONS ?= 1000000
 
 # What is compiled, where a C compiler is there; changed sources are compiled anew.
 COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo test lint types check chaos bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
+.PHONY: help compile demo test lint types check chaos fuzz bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +51,10 @@ check: ## Everything that CI checks: lint, types, test
 
 chaos: $(VENV)/.dev-installed $(VENV)/.compiled ## Kill, pause, scale and fence at random, then compare with a replay (FAULTS, SEED, BROKERS)
 	@$(BIN)/python -m tests.chaos --faults $(FAULTS) --seed $(SEED) --brokers $(BROKERS) --sessions $(SESSIONS)
+
+fuzz: $(VENV)/.dev-installed ## Fuzz what reads bytes from outside, guided by coverage (EXECUTIONS, SEED; Linux, x86-64)
+	@$(PIP) install -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS) --seed $(SEED)
 
 bench: $(VENV)/.dev-installed $(VENV)/.compiled ## Measure everything, beside references and targets (about an hour)
 	@$(BIN)/python -m benchmarks

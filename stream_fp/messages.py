@@ -10,11 +10,13 @@ import sys
 from typing import Annotated, Final, Protocol
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from stream_fp.errors import RecordDecodeError
 
 __all__ = [
+    "MAX_JSON_DEPTH",
     "ClassificationMetadata",
     "Message",
     "NaturalUnits",
@@ -27,7 +29,13 @@ __all__ = [
     "decode_message",
     "decode_unchecked",
     "encode_prediction",
+    "may_be_too_deep",
 ]
+
+#: Objects and lists within each other. A message has two; the rest is for what richer producers send. The decoder
+#: can do more, but how much depends on how deep in Python's stack it is called: then one record could be sound in a
+#: replay and dead live.
+MAX_JSON_DEPTH: Final = 256
 
 #: A regime is 0 (quiet), 1 (normal) or 2 (wild) as seen from the higher time frame.
 Regime = Annotated[int, Meta(ge=0, le=2)]
@@ -157,9 +165,52 @@ class Prediction(Struct, frozen=True):
     classification_metadata: ClassificationMetadata
 
 
+_QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
+#: By byte: one more level, one less, or neither.
+_NESTING: Final = np.zeros(256, np.int8)
+_NESTING[list(b"{[")], _NESTING[list(b"}]")] = 1, -1
+
 #: Decodes bytes as msgspec does: raises its errors, knows no limit of length.
 decode_unchecked: Final = msgspec.json.Decoder(Message).decode
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def may_be_too_deep(value: bytes) -> bool:
+    """Tell whether JSON has enough brackets to be nested deeper than `MAX_JSON_DEPTH`; quick for what is usual.
+
+    Examples
+    --------
+    >>> may_be_too_deep(b'{"price": 1}')
+    False
+    """
+    return len(value) > MAX_JSON_DEPTH and value.count(b"{") + value.count(b"[") > MAX_JSON_DEPTH
+
+
+def _depth(value: bytes) -> int:
+    r"""Return how deep objects and lists are nested, those within strings not counted.
+
+    Of broken JSON it is at least that of the part before the fault.
+
+    Vectorised: a record of a megabyte that is nothing but brackets must not hold up the others.
+
+    >>> _depth(b'{"a": [1, "[[["]}')
+    2
+    >>> _depth(rb'["\\", [1]]'), _depth(rb'["\"[[", 1]')
+    (2, 1)
+    """
+    text = np.frombuffer(value, np.uint8)
+    quotes = np.flatnonzero(text == _QUOTE)
+    if b"\\" in value:
+        # A quote is escaped by an odd number of backslashes before it.
+        others = np.flatnonzero(text != _BACKSLASH)
+        before = np.searchsorted(others, quotes)
+        n_backslashes = quotes - 1 - np.where(before > 0, others[before - 1], -1)
+        quotes = quotes[n_backslashes % 2 == 0]
+    step = _NESTING[text]
+    brackets = np.flatnonzero(step)
+    is_outside = np.searchsorted(quotes, brackets) % 2 == 0
+    return int(np.max(np.cumsum(step[brackets][is_outside], dtype=np.int32), initial=0))
 
 
 def decode_message(value: bytes | None, max_bytes: int = sys.maxsize) -> Message:
@@ -181,6 +232,8 @@ def decode_message(value: bytes | None, max_bytes: int = sys.maxsize) -> Message
         raise RecordDecodeError("expected a JSON message, got an empty value")
     if len(value) > max_bytes:
         raise RecordDecodeError(f"expected at most {max_bytes} bytes (`max_record_bytes`), got {len(value)}")
+    if may_be_too_deep(value) and (depth := _depth(value)) > MAX_JSON_DEPTH:
+        raise RecordDecodeError(f"expected JSON nested at most {MAX_JSON_DEPTH} deep, got {depth}")
     try:
         return decode_unchecked(value)
     except msgspec.ValidationError as error:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from stream_fp.checks import MAX_INTENSITY, MAX_PRICE, MIN_PRICE
-from stream_fp.messages import Record, decode_unchecked
+from stream_fp.messages import MAX_JSON_DEPTH, Record, decode_unchecked, may_be_too_deep
 from stream_fp.phases import PHASE_CODES
 from stream_fp.sessions import CODE_BITS, NO_REGIME, Session, pack_row
 from stream_fp.stamps import IS_COMPILED, digits_us
@@ -29,6 +29,7 @@ _NAN: Final = float("nan")
 _MIN_PRICE: float = MIN_PRICE
 _MAX_PRICE: float = MAX_PRICE
 _MAX_INTENSITY: float = MAX_INTENSITY
+_MAX_JSON_DEPTH: int = MAX_JSON_DEPTH
 #: What a record that is not as usual may raise where it is taken for one: it has no value or key, its session is not
 #: known yet, its price is missing, its value is no message.
 _NOT_USUAL: Final = (TypeError, KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -95,7 +96,10 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
         try:
             # Nothing is certain of these types: what does not fit raises one of `_NOT_USUAL`.
             value: Any = record.value
-            message: Any = decode_unchecked(value if len(value) <= max_bytes else b"")
+            n_bytes = len(value)
+            if n_bytes > _MAX_JSON_DEPTH and may_be_too_deep(value):
+                break
+            message: Any = decode_unchecked(value if n_bytes <= max_bytes else b"")
             key: Any = record.key
             session = sessions[key]
             # All fields at once, in the order of `Message`: one by one they take a third longer.

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_fp import messages
 from stream_fp.errors import RecordDecodeError
-from stream_fp.messages import Message, decode_message, encode_prediction
+from stream_fp.messages import MAX_JSON_DEPTH, Message, decode_message, encode_prediction
 from tests.support.builders import end, event, make_prediction, start
 
 
@@ -118,3 +119,49 @@ def test_encoded_prediction_has_the_keys_of_the_sidecar() -> None:
 
 def test_same_prediction_gives_the_same_bytes() -> None:
     assert encode_prediction(make_prediction()) == encode_prediction(make_prediction())
+
+
+# ------------------------------------------------------------------------------------------------------------- nesting
+
+#: Within a list in an object.
+DEEPEST = MAX_JSON_DEPTH - 2
+
+
+def nested(n: int, inside: str = "") -> bytes:
+    return b'{"timestamp": 1, "more": [%s]}' % ("[" * n + inside + "]" * n).encode()
+
+
+def deeper(n_frames: int, value: bytes) -> Message:
+    """Decode from so many frames further down."""
+    return decode_message(value) if n_frames == 0 else deeper(n_frames - 1, value)
+
+
+@pytest.mark.parametrize("n_frames", [0, 300])
+def test_nesting_is_bounded_wherever_it_is_decoded(n_frames: int) -> None:
+    assert deeper(n_frames, nested(DEEPEST)).timestamp == 1
+    for inside in ("", '"]]]]"', '"\\"]"'):
+        with pytest.raises(RecordDecodeError, match=f"nested at most {MAX_JSON_DEPTH} deep, got {MAX_JSON_DEPTH + 1}"):
+            deeper(n_frames, nested(DEEPEST + 1, inside))
+
+
+def test_brackets_beside_each_other_or_in_texts_are_no_nesting() -> None:
+    assert decode_message(b'{"timestamp": 1, "more": [%s[]]}' % (b"[{}]," * 1000)).timestamp == 1
+    for text in ("[" * 1000, '\\"' + "[" * 1000, "\\\\\\" + '"' + "{" * 1000, "\\\\"):
+        assert decode_message(b'{"timestamp": 1, "more": "%s"}' % text.encode()).timestamp == 1
+
+
+@given(st.recursive(st.text() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_depth_is_that_of_the_value(value: object) -> None:
+    def depth(one: object) -> int:
+        if not isinstance(one, dict | list):
+            return 0
+        return 1 + max((depth(inner) for inner in (one.values() if isinstance(one, dict) else one)), default=0)
+
+    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        assert messages._depth(text.encode("utf-8", "surrogatepass")) == depth(value)
+
+
+@pytest.mark.parametrize("n_open", [MAX_JSON_DEPTH, 1_000_000])
+def test_brackets_that_never_close_are_no_message(n_open: int) -> None:
+    with pytest.raises(RecordDecodeError):
+        decode_message(b"[" * n_open)

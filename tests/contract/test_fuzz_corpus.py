@@ -1,0 +1,25 @@
+"""Inputs that fuzzers begin with, those that were findings among them, are taken or refused as documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.targets import TARGETS
+
+CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus"
+
+
+def inputs() -> Iterator[tuple[str, Path]]:
+    for name in TARGETS:
+        files = sorted(path for path in (CORPUS / name).iterdir() if path.is_file())
+        assert files, name
+        for path in files:
+            yield name, path
+
+
+@pytest.mark.parametrize(("name", "path"), list(inputs()), ids=lambda value: getattr(value, "name", value))
+def test_input_of_the_corpus_is_no_finding(name: str, path: Path, tmp_path: Path) -> None:
+    TARGETS[name](tmp_path)(path.read_bytes())
