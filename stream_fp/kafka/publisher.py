@@ -53,8 +53,12 @@ _LARGEST_KEPT: Final[tuple[tuple[float, float], ...]] = (
     (1_000, 1_000),
 )
 _MAX_REASON_LENGTH: Final = 1_000
-#: Records handed to the client before others have their turn; it takes some 40 us for each.
+#: Records handed to the client before others have their turn; it takes some 40 us for each, and of dead letters, which
+#: are handed over in batches, a tenth of that.
 _SENT_AT_ONCE: Final = 200
+#: What a record takes on the wire beside key, value and headers, at most; for each header likewise.
+_RECORD_OVERHEAD: Final = 64
+_HEADER_OVERHEAD: Final = 10
 #: What an abandoned producer gets for taking its leave.
 _ABANDON_S: Final = 1.0
 
@@ -223,7 +227,7 @@ class Publisher:
         records: Sequence[dict[str, Any]],
         offsets: dict[TopicPartition, OffsetAndMetadata],
     ) -> None:
-        await _send(producer, records)
+        await self._send(producer, records)
         await self._consumer.commit(offsets)
 
     async def _publish_in_transaction(
@@ -236,11 +240,54 @@ class Publisher:
         # Not `producer.transaction()`: it would try to abort after a failure, with a producer that may be unable to.
         await transactions.begin()
         await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
-        await _send(producer, records)
+        await self._send(producer, records)
         started_s = time.perf_counter()
         await producer.commit_transaction()
         self.commit_s = time.perf_counter() - started_s
         transactions.open_ahead()
+
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:
+        """Hand records to the client, and wait until the broker has acknowledged them."""
+        dead_letters = [record for record in records if "timestamp" in record]
+        acknowledgements = await self._send_dead_letters(producer, dead_letters) if dead_letters else []
+        for n_sent, record in enumerate(records, 1):
+            if "timestamp" not in record:
+                acknowledgements.append(await producer.send(**record))
+            if n_sent % _SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await asyncio.gather(*acknowledgements)
+
+    async def _send_dead_letters(
+        self, producer: AIOKafkaProducer, dead_letters: Sequence[dict[str, Any]]
+    ) -> list[Awaitable[object]]:
+        """Hand dead letters to the client in batches: whoever floods the topic with them must not hold up the rest.
+
+        They go to the partition of the same number, or round it, so they keep the order of their source.
+        """
+        topic = self._settings.dead_letter_topic
+        partitions = sorted(await producer.partitions_for(topic))
+        partition = partitions[self._partition.partition % len(partitions)]
+        acknowledgements = []
+        batch = producer.create_batch()
+        for n_sent, letter in enumerate(dead_letters, 1):
+            self._check_size(letter)
+            if batch.append(**letter) is None:  # full
+                acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                batch.append(**letter)  # the first one always fits
+            if n_sent % _SENT_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
+        return acknowledgements
+
+    def _check_size(self, letter: dict[str, Any]) -> None:
+        """Refuse what the client would refuse if it were not part of a batch."""
+        n_bytes = _RECORD_OVERHEAD + len(letter["key"] or b"") + len(letter["value"] or b"")
+        n_bytes += sum(_HEADER_OVERHEAD + len(name) + len(text or b"") for name, text in letter["headers"])
+        if n_bytes > self._settings.max_request_bytes:
+            raise MessageSizeTooLargeError(
+                f"a dead letter of {n_bytes} bytes, with `max_request_bytes` = {self._settings.max_request_bytes}"
+            )
 
     def _to_record(self, outcome: Outcome, processed_at: bytes) -> dict[str, Any]:
         match outcome:
@@ -267,13 +314,7 @@ class Publisher:
             omitted["headers"], headers = n_bytes, []
         headers += self._error_headers(outcome)
         headers += [(f"stream_fp.errors.{what}_omitted_bytes", str(n).encode()) for what, n in omitted.items()]
-        return {
-            "topic": self._settings.dead_letter_topic,
-            "key": key,
-            "value": value,
-            "headers": headers,
-            "timestamp_ms": record.timestamp,
-        }
+        return {"timestamp": record.timestamp, "key": key, "value": value, "headers": headers}
 
     def _prediction_headers(self, outcome: Published, processed_at: bytes) -> Headers:
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
@@ -323,12 +364,3 @@ async def _abandon(producer: AIOKafkaProducer) -> None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(_ABANDON_S):
                 await producer.stop()
-
-
-async def _send(producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:
-    acknowledgements = []
-    for record in records:
-        acknowledgements.append(await producer.send(**record))
-        if len(acknowledgements) % _SENT_AT_ONCE == 0:
-            await asyncio.sleep(0)
-    await asyncio.gather(*acknowledgements)

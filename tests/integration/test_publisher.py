@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -441,6 +442,30 @@ async def test_dead_letter_too_large_to_publish_goes_without_its_value(desk: Des
     assert len(await desk.dead_letters()) == 3
     assert await desk.predictions() == values([made, made])
     assert await desk.point_after_filling() == point(2, progress(3))
+
+
+async def test_dead_letter_without_key_and_value_is_published_like_any_other(desk: Desk) -> None:
+    record = await desk.record(b"{", key=None)
+    empty = dataclasses.replace(record, value=None)
+    publisher = await desk.started()
+    await publisher.publish([dead_letter(empty)], 0, progress(1))
+    await desk.settle()
+    (found,) = await desk.dead_letters()
+    assert (found.key, found.value) == (None, None)
+    assert dict(found.headers)["stream_fp.errors.offset"] == str(record.offset).encode()
+
+
+async def test_flood_of_dead_letters_goes_to_one_partition_in_its_order(desk: Desk) -> None:
+    record = await desk.record()
+    flood = [dataclasses.replace(record, offset=n, value=b"{%d" % n, key=b"%d" % (n % 7)) for n in range(3_000)]
+    made = prediction(record)
+    publisher = await desk.started()
+    await publisher.publish([*map(dead_letter, flood[:1_000]), made, *map(dead_letter, flood[1_000:])], 0, progress(1))
+    await desk.settle()
+    found = await desk.dead_letters()
+    assert [letter.value for letter in found] == [one.value for one in flood]
+    assert len({letter.partition for letter in found}) == 1
+    assert await desk.predictions() == values([made])
 
 
 async def test_dead_letter_too_large_by_its_key_and_headers_goes_without_them(desk: Desk) -> None:
