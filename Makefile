@@ -17,19 +17,25 @@ BROKERS ?= 1
 SESSIONS ?= 3290
 # Of a fuzzing run, over all targets.
 EXECUTIONS ?= 1000000
+# Where `make broker` listens.
+BROKER_PORT ?= 9092
 
 # What is compiled, where a C compiler is there; changed sources are compiled anew.
 COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo test lint types check chaos fuzz bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
+.PHONY: help compile demo broker test lint types check chaos fuzz bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.compiled ## Train, stream and predict on this machine; no broker to install
 	@$(BIN)/stream-fp demo
+
+# `exec`, so that Ctrl-C reaches it once and the shell does not stand between.
+broker: $(VENV)/.dev-installed ## Run a real Kafka to try things on, until Ctrl-C (Java 17, Maven; BROKER_PORT)
+	@exec $(BIN)/python -m tests.support.standing_kafka --port $(BROKER_PORT)
 
 test: $(VENV)/.dev-installed $(VENV)/.compiled ## Run all tests; those that need a broker find or start one
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
