@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,18 @@ def test_every_alert_has_its_section(site: dict[Path, Page]) -> None:
     alerts = [line.split()[-1] for line in rules.splitlines() if line.strip().startswith("- alert:")]
     assert len(alerts) >= 14
     assert {alert.lower() for alert in alerts} <= runbook.ids
+
+
+def test_every_link_of_an_alert_leads_to_its_place_in_the_site_and_in_the_repository(site: dict[Path, Page]) -> None:
+    (root,) = [path.parent for path in site if path.name == "runbook.html"]
+    rules = (ROOT / "deploy" / "prometheus" / "rules" / "stream-fp.yml").read_text()
+    # Two links of each alert: below the address where the site is served, and else the file.
+    links = re.findall(r"\{\{ \. \}\}/([^#\s]+)#([\w-]+)\{\{ else \}\}([^#\s]+)#([\w-]+)\{\{ end \}\}", rules)
+    assert len(links) == rules.count("- alert:") == rules.count("runbook_url:")
+    for page, anchor, file, same_anchor in links:
+        assert page == "runbook.html"
+        assert anchor in site[root / page].ids
+        assert (file, same_anchor) == ("docs/runbook.md", anchor)
 
 
 def references(document: Any) -> Iterator[str]:  # noqa: ANN401 - any part of a document
