@@ -88,7 +88,7 @@ def check(config: Path | None, **flags: Any) -> None:  # noqa: ANN401 - one per 
     checkpoints = ", ".join(f"{model.checkpoint_pct:g} %" for model in library.prefix_models)
     click.echo(f"settings  ok ({'on' if settings.enabled else 'off'})")
     click.echo(
-        f"engine    {'compiled' if IS_COMPILED else 'interpreted, at a third of the speed (docs/performance.md)'}"
+        f"engine    {'compiled' if IS_COMPILED else 'interpreted, half to a third as fast (docs/performance.md)'}"
     )
     click.echo(f"library   ok: version {library.version}, {len(library.centroids)} archetypes, {library.path}")
     click.echo(f"          prefix models at {checkpoints}; fingerprint {library.fingerprint}")
