@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
 # Processes that share the test files, those that take longest first; 0 runs all in one, as a debugger needs it.
-# Each works with one thread: they would only stand in each other's way.
-TEST_PROCESSES ?= 2
+# Each works with one thread: they would only stand in each other's way. One more than two cores, as one of them mostly
+# waits for brokers and consumers that are being killed.
+TEST_PROCESSES ?= 3
 # Of a chaos run; BROKERS is 1 or 3, and a session has about 83 events.
 FAULTS ?= 200
 SEED ?= 1

@@ -62,7 +62,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         reason, must_fail = "", False
         try:
-            found = stack.enter_context(running_broker())
+            found = stack.enter_context(running_broker(is_brief=True))
         except BrokerUnavailableError as error:
             reason = f"no real Kafka broker: {error}"
         except TimeoutError as error:
@@ -90,7 +90,7 @@ def cluster() -> Iterator[Cluster]:
 
         def start(n_nodes: int = 1) -> LocalKafka:
             try:
-                return stack.enter_context(LocalKafka(n_nodes=n_nodes))
+                return stack.enter_context(LocalKafka(n_nodes=n_nodes, is_brief=True))
             except BrokerUnavailableError as error:
                 lacking(f"no Kafka of our own to kill: {error}", required_by=REQUIRE_BROKER)
 

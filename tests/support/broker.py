@@ -43,8 +43,13 @@ class Broker:
 
 
 @contextlib.contextmanager
-def running_broker() -> Iterator[Broker]:
+def running_broker(*, is_brief: bool = False) -> Iterator[Broker]:
     """Yield a broker that serves; stop it afterwards if it was started here.
+
+    Parameters
+    ----------
+    is_brief
+        See `LocalKafka`.
 
     Raises
     ------
@@ -55,12 +60,12 @@ def running_broker() -> Iterator[Broker]:
     """
     with contextlib.ExitStack() as stack:
         start = time.monotonic()
-        bootstrap_servers, origin = _first_there_is(stack)
+        bootstrap_servers, origin = _first_there_is(stack, is_brief=is_brief)
         wait_until_ready(bootstrap_servers, timeout_s=ANSWER_TIMEOUT_S)
         yield Broker(bootstrap_servers=bootstrap_servers, origin=origin, start_s=time.monotonic() - start)
 
 
-def _first_there_is(stack: contextlib.ExitStack) -> tuple[str, str]:
+def _first_there_is(stack: contextlib.ExitStack, *, is_brief: bool) -> tuple[str, str]:
     if named := os.environ.get(ENVIRONMENT_NAME):
         return named, f"the one that {ENVIRONMENT_NAME} names"
     lacking = [f"{ENVIRONMENT_NAME} is not set"]
@@ -69,7 +74,7 @@ def _first_there_is(stack: contextlib.ExitStack) -> tuple[str, str]:
     except BrokerUnavailableError as error:
         lacking.append(f"Docker: {error}")
     try:
-        kafka = stack.enter_context(LocalKafka())
+        kafka = stack.enter_context(LocalKafka(is_brief=is_brief))
     except (BrokerUnavailableError, BrokerStartError) as error:
         lacking.append(f"Kafka from its jars: {error}")
     else:

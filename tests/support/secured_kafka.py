@@ -83,7 +83,7 @@ class SecuredKafka:
         key = load_pem_private_key(client.private_key_pem.bytes(), None)
         locked = BestAvailableEncryption(KEY_PASSWORD.encode())
         (self.folder / "client.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked))
-        kafka = LocalKafka()
+        kafka = LocalKafka(is_brief=True)
         self._kafka = kafka
         (node,) = kafka._nodes.values()
         self.ports = dict(zip(_LISTENERS, _free_ports(len(_LISTENERS)), strict=True))

@@ -172,7 +172,10 @@ def test_address_of_either_family_is_listened_on(host: str) -> None:
         server.close()
 
 
-def test_connections_beyond_the_most_at_once_have_no_thread_and_later_ones_are_answered(server: HealthServer) -> None:
+def test_connections_beyond_the_most_at_once_have_no_thread_and_later_ones_are_answered(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module._QuietHandler, "timeout", 1.0)
     before = threading.active_count()
     with contextlib.ExitStack() as stack:
         many = [stack.enter_context(socket.create_connection((HOST, server.port), timeout=10)) for _ in range(40)]
