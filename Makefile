@@ -18,6 +18,8 @@ BROKERS ?= 1
 SESSIONS ?= 3290
 # Of a fuzzing run, over all targets.
 EXECUTIONS ?= 1000000
+# Of a soak.
+MINUTES ?= 60
 # Where `make broker` listens.
 BROKER_PORT ?= 9092
 
@@ -26,7 +28,7 @@ COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo broker test lint types check chaos fuzz bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
+.PHONY: help compile demo broker test lint types check chaos fuzz soak bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +64,9 @@ chaos: $(VENV)/.dev-installed $(VENV)/.compiled ## Kill, pause, scale and fence 
 fuzz: $(VENV)/.dev-installed ## Fuzz what reads bytes from outside, guided by coverage (EXECUTIONS, SEED; Linux, x86-64)
 	@$(PIP) install -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS) --seed $(SEED)
+
+soak: $(VENV)/.dev-installed $(VENV)/.compiled ## Run at 70 % of the maximal rate for MINUTES, and see whether anything grows
+	@$(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(VENV)/.dev-installed $(VENV)/.compiled ## Measure everything, beside references and targets (about an hour)
 	@$(BIN)/python -m benchmarks

@@ -52,7 +52,7 @@ class AllOrNothing(build_ext):
         if not all(path.exists() for path in compiled):
             for path in compiled:
                 path.unlink(missing_ok=True)
-            self.warn("no C compiler that works, or no Python.h: stream_fp stays Python, which takes two to three times as long")
+            self.warn("no C compiler that works, or no Python.h: stream_fp stays Python, two to three times as slow")
 
 
 setup(

@@ -136,6 +136,9 @@ class Metrics:
         )  # fmt: skip
         self.rebalances = Counter("stream_fp_rebalances", "Assignments received.", registry=self.registry)
         self.assigned = Gauge("stream_fp_assigned_partitions", "Partitions owned now.", registry=self.registry)
+        self.tasks = Gauge(
+            "stream_fp_event_loop_tasks", "Tasks of the event loop, a second ago at most.", registry=self.registry
+        )
         healthy = Gauge("stream_fp_healthy", "1 while /healthz answers ok, else 0.", registry=self.registry)
         healthy.set_function(is_alive)
         self.model = Info("stream_fp_model", "The library in use.", registry=self.registry)

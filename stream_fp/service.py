@@ -364,6 +364,7 @@ class Service:
     async def _look(self) -> None:
         """Refresh readiness, and keep the client's poll clock running while there is nothing to poll."""
         self.health.beat_s = time.monotonic()
+        self.metrics.tasks.set(len(asyncio.all_tasks()))
         reasons = {w.name: w.not_ready for w in list(self._workers.values()) if w.not_ready}
         if not self._workers:
             reasons["service"] = "no partition assigned"
