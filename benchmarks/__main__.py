@@ -29,7 +29,7 @@ __all__ = ["QUICK", "SCRIPTS", "TARGETS", "Target", "gathered", "verdicts"]
 #: In this order; a script of the name stands beside this file.
 SCRIPTS: Final = (
     "engine", "service", "peers", "latency", "open_sessions", "startup", "rebuild", "scale_out", "replay", "training",
-    "scaling",
+    "scaling", "poison", "hostile_records",
 )  # fmt: skip
 QUICK: Final = ("engine", "service", "peers", "latency", "open_sessions", "startup")
 REPORTS: Final = Path("build/benchmarks")

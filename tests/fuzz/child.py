@@ -1,6 +1,6 @@
 """One fuzzer: guided by what its inputs reach in the interpreted sources, which its parent puts first on the path.
 
-python -m tests.fuzz.child TARGET FOLDER [flags of libFuzzer] [folders of inputs]
+Called as ``python -m tests.fuzz.child TARGET FOLDER [flags of libFuzzer] [folders of inputs]``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import importlib
 import sys
 from pathlib import Path
 
-import atheris
-
 
 def main() -> None:
     """Fuzz until a finding, or for as many executions as the flags say."""
+    import atheris  # noqa: PLC0415 - an extra
+
     _, name, folder, *rest = sys.argv
     with atheris.instrument_imports(include=["stream_fp", "offline"]):
         targets = importlib.import_module("tests.fuzz.targets")
