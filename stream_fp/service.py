@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
@@ -368,8 +374,10 @@ class Service:
         reasons = {w.name: w.not_ready for w in list(self._workers.values()) if w.not_ready}
         if not self._workers:
             reasons["service"] = "no partition assigned"
-            # What it may return belongs to partitions that are being taken away; whoever gets them next seeks anew.
-            await self._consumer.getmany(timeout_ms=0)
+            # What it returns, or complains of, is of partitions that are just being taken away or given: their workers
+            # seek on their own.
+            with contextlib.suppress(NoOffsetForPartitionError, OffsetOutOfRangeError):
+                await self._consumer.getmany(timeout_ms=0)
         self.health.not_ready = reasons
 
     def views(self) -> list[PartitionView]:
