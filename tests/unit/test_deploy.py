@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -199,14 +202,16 @@ def test_secret_is_nowhere_but_in_the_secret() -> None:
     manifests = rendered(EVERYTHING)
     assert manifests.pop("Secret")["stringData"] == {"sasl-password": "a: b'\"$c"}
     assert "$c" not in yaml.safe_dump(manifests)
-    # Not even a hash by which a guess could be confirmed.
-    other = rendered(EVERYTHING | {"secret": {"data": {"sasl-password": "another"}}})
-    del other["Secret"]
-    assert other == manifests
     named = EVERYTHING | {"secret": {"existingName": "mine"}}
     assert "Secret" not in rendered(named)
     volumes = rendered(named)["Deployment"]["spec"]["template"]["spec"]["volumes"]
     assert {"name": "secrets", "secret": {"secretName": "mine", "defaultMode": 0o440}} in volumes
+
+
+def test_secret_cannot_be_guessed_from_what_else_is_rendered() -> None:
+    one, other = (rendered(LEAST | {"secret": {"data": {"sasl-password": text}}}) for text in ("one", "other"))
+    assert one.pop("Secret") != other.pop("Secret")
+    assert one == other
 
 
 def test_everything_selects_the_pods_and_the_monitor_the_service() -> None:
@@ -244,36 +249,63 @@ def test_rules_and_dashboard_of_the_chart_are_those_of_the_project() -> None:
     assert manifests["ConfigMap/dashboard"]["data"]["stream-fp.json"] == dashboard
 
 
-def test_alerts_of_the_chart_link_to_the_documentation_where_it_is_served() -> None:
-    served = EVERYTHING | {"prometheusRule": {"enabled": True, "docs": "https://docs.example/stream-fp"}}
-    text = yaml.safe_dump(rendered(served)["PrometheusRule"])
-    assert "https://docs.example/stream-fp/runbook.html#streamfpstalled" in text
-    assert "docs/runbook.md" not in text
+def test_alerts_of_the_chart_link_to_where_the_documentation_is_served() -> None:
+    def links(values: dict[str, Any]) -> list[str]:
+        groups = rendered(LEAST | {"prometheusRule": {"enabled": True} | values})["PrometheusRule"]["spec"]["groups"]
+        return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"] if "alert" in rule]
+
+    assert all(link.startswith("{{ with $externalLabels.stream_fp_docs }}") for link in links({}))
+    fixed = links({"docs": "https://docs.example/stream-fp/"})
+    assert len(fixed) == len(links({}))
+    assert all(link.startswith('{{ with "https://docs.example/stream-fp" }}{{ . }}/runbook') for link in fixed)
+    assert not any("$externalLabels" in link for link in fixed)
 
 
-def test_chart_without_values_says_what_is_lacking_instead_of_being_malformed() -> None:
-    ended = helm("lint", values={})
-    assert "model.volume: expected the volume that holds the trained library" in ended.stdout + ended.stderr
-    assert "YAML" not in ended.stdout + ended.stderr
+BOTH: Final = {"existingName": "mine", "data": {"sasl-password": "x"}}
+
+
+def unusable_values() -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what no schema says in words, and the line that does."""
+    example = "such as persistentVolumeClaim: {claimName: models}"
+    yield {}, f"model.volume: expected the volume that holds the trained library, {example}"
+    yield LEAST | {"secret": BOTH}, "secret: expected either existingName or data, got both"
+    for path in ("/models2/v1.0.2", "/models/../other"):
+        yield (
+            {"model": LEAST["model"] | {"path": path}},
+            f"model.path: expected a folder below model.mountPath, /models, got {path}",
+        )
+    yield (
+        LEAST | {"autoscaling": {"enabled": True, "minReplicas": 7}},
+        "autoscaling: expected minReplicas of at most maxReplicas, got 7 and 6",
+    )
+
+
+@pytest.mark.parametrize(("values", "line"), list(unusable_values()), ids=lambda value: str(value)[:12])
+def test_unusable_values_stop_rendering_and_lint_with_one_line(values: dict[str, Any], line: str) -> None:
+    ended = helm("template", "here", values=values)
+    assert ended.returncode != 0
+    (error,) = [said for said in ended.stderr.splitlines() if said.startswith("Error: ")]
+    assert error.endswith(f": {line}")
+    ended = helm("lint", "--strict", values=values)
+    assert ended.returncode != 0
+    assert line in ended.stdout
+    assert "unable to parse YAML" not in ended.stdout
+
+
+@pytest.mark.parametrize("mount", ["/models", "/models/", "/models/v1.0.2"])
+def test_library_may_lie_anywhere_below_its_mount(mount: str) -> None:
+    model = LEAST["model"] | {"path": "/models/v1.0.2", "mountPath": mount}
+    assert rendered({"model": model})["ConfigMap"]["data"]["STREAM_FP_MODEL_PATH"] == "/models/v1.0.2"
 
 
 def wrong_values() -> Iterator[tuple[dict[str, Any], str]]:
-    yield {}, "model.volume: expected the volume that holds the trained library"
+    yield {"model": LEAST["model"] | {"path": "models/v1.0.2"}}, "model.path"
+    yield LEAST | {"prometheusRule": {"docs": 'https://docs.example/"}}'}}, "docs"
     yield LEAST | {"setings": {}}, "setings"
     yield LEAST | {"settings": {"enabled": False}}, "enabled"
     yield LEAST | {"settings": {"sasl_password": "x"}}, "sasl_password"
     yield LEAST | {"replicaCount": "two"}, "replicaCount"
     yield LEAST | {"autoscaling": {"positionLagTarget": 0}}, "positionLagTarget"
-    yield (
-        LEAST | {"autoscaling": {"enabled": True, "minReplicas": 9}},
-        "autoscaling.minReplicas: expected at most maxReplicas, 6, got 9",
-    )
-    yield LEAST | {"secret": {"existingName": "mine", "data": {"a": "b"}}}, "secret: expected existingName or data"
-    yield (
-        {"model": LEAST["model"] | {"path": "/model/v1"}},
-        "model.path: expected a folder below model.mountPath, /models, got /model/v1",
-    )
-    yield LEAST | {"prometheusRule": {"docs": "https://docs.example/"}}, "docs"
 
 
 @pytest.mark.parametrize(("values", "words"), list(wrong_values()))
@@ -290,10 +322,109 @@ def test_versions_are_one() -> None:
     assert chart["appVersion"] == __version__
 
 
-def test_values_of_the_documentation_render() -> None:
+def documented(name: str) -> str:
+    """Return the file that docs/deployment.md shows under a name."""
     text = (ROOT / "docs" / "deployment.md").read_text()
-    (block,) = re.findall(r"```yaml\n# my-values.yaml\n(.*?)```", text, re.DOTALL)
-    manifests = rendered(yaml.safe_load(block))
+    (block,) = re.findall(rf"```\w+\n# {re.escape(name)}\n(.*?)```", text, re.DOTALL)
+    return str(block)
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    """Read a unit of systemd, names as they are written."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string(documented(name))
+    return parser
+
+
+def commands() -> list[list[str]]:
+    """Return the commands of docs/deployment.md, split into words."""
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ").splitlines()
+    return [shlex.split(command) for line in lines for command in line.split("&&")]
+
+
+UNIT: Final = "/etc/systemd/system/stream-fp.service"
+
+
+def test_machine_of_the_documentation_has_all_that_its_unit_names() -> None:
+    service = unit(UNIT)["Service"]
+    (user,) = [command[-1] for command in commands() if command[0] == "useradd"]
+    assert service["User"] == user
+    (environment,) = [command[-1] for command in commands() if command[1:3] == ["-m", "venv"]]
+    program, *arguments = service["ExecStart"].split()
+    assert program == f"{environment}/bin/stream-fp"
+    assert arguments == ["run", "--config", "/etc/stream-fp/stream-fp.toml"]
+    (checked,) = [command for command in commands() if command[0] == "systemd-run"]
+    assert checked[-4:] == [program, "check", *arguments[1:]]
+    for name in ("User", "StateDirectory", "WorkingDirectory"):
+        assert f"{name}={service[name]}" in checked
+    (folders,) = [command for command in commands() if command[:2] == ["install", "-d"]]
+    copied = {command[-1]: command[:-1] for command in commands() if command[:2] == ["install", "-m"]}
+    assert copied.keys() <= set(folders)
+    assert copied["/etc/stream-fp"][-1] == "deploy/stream-fp.toml"
+    assert all(["-g", user] == command[3:5] for command in copied.values()), "the service can read what root owns"
+
+    example = DEPLOY / "stream-fp.toml"
+    changed = tomllib.loads(documented("/etc/stream-fp/stream-fp.toml"))
+    assert changed.keys() <= tomllib.loads(example.read_text()).keys()
+    assert changed["model_path"] in copied
+    settings = load_settings(changed, {}, example)
+    assert settings.enabled
+    assert not Path(settings.sidecar_dir).is_absolute(), "it lies below the unit's working directory"
+    assert float(service["TimeoutStopSec"]) > settings.shutdown_grace_s
+
+
+def test_unit_of_the_documentation_starts_again_but_for_a_wrong_setting() -> None:
+    service = unit(UNIT)["Service"]
+    assert service["Restart"] == "on-failure"
+    ended = subprocess.run(
+        [sys.executable, "-m", "stream_fp", "run", "--http-port", "much"], capture_output=True, check=False
+    )
+    assert service["RestartPreventExitStatus"] == str(ended.returncode)
+    assert unit(UNIT)["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+def test_unit_of_the_documentation_loads_a_password_only_where_there_is_one() -> None:
+    assert "LoadCredential" not in unit(UNIT)["Service"]
+    added = unit(f"{UNIT}.d/password.conf")["Service"]
+    credential = added["LoadCredential"].split(":")[0]
+    variable, _, path = added["Environment"].partition("=")
+    assert path == f"%d/{credential}"
+    assert load_settings({}, {variable: path}).sasl_password_file == path
+
+
+def test_alerts_of_the_documentation_reach_somebody() -> None:
+    rules = (DEPLOY / "prometheus" / "rules" / "stream-fp.yml").read_text()
+    prometheus = yaml.safe_load(documented("prometheus.yml"))
+    (label,) = prometheus["global"]["external_labels"]
+    assert f"$externalLabels.{label}" in rules
+    assert [Path(path).name for path in prometheus["rule_files"]] == ["stream-fp.yml"]
+    assert prometheus["alerting"]["alertmanagers"]
+    assert [job["job_name"] for job in prometheus["scrape_configs"]] == ["stream-fp"]
+
+    alertmanager = yaml.safe_load(documented("alertmanager.yml"))
+    routes = alertmanager["route"]["routes"]
+    severities = {
+        rule["labels"]["severity"]
+        for group in yaml.safe_load(rules)["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    assert {matcher for route in routes for matcher in route["matchers"]} == {f'severity = "{it}"' for it in severities}
+    assert {route["receiver"] for route in [alertmanager["route"], *routes]} == {
+        receiver["name"] for receiver in alertmanager["receivers"]
+    }
+
+
+def test_documentation_and_examples_speak_of_one_library_and_of_its_successor() -> None:
+    paths = (ROOT / "docs" / "deployment.md", CHART / "values.yaml", DEPLOY / "stream-fp.toml")
+    versions = [set(re.findall(r"\bv\d+\.\d+\.\d+", path.read_text())) for path in paths]
+    assert versions == [{"v1.0.2", "v1.0.3"}, {"v1.0.2"}, {"v1.0.2"}]
+
+
+def test_values_of_the_documentation_render() -> None:
+    manifests = rendered(yaml.safe_load(documented("my-values.yaml")))
     assert {"ServiceMonitor", "PrometheusRule", "ScaledObject", "ConfigMap/dashboard"} <= manifests.keys()
     settings = load_settings({}, manifests["ConfigMap"]["data"])
     volumes = manifests["Deployment"]["spec"]["template"]["spec"]["volumes"]

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +38,7 @@ def test_workflows_call_targets_that_there_are() -> None:
         word
         for path in WORKFLOWS
         for job in yaml.safe_load(path.read_text())["jobs"].values()
-        for step in job.get("steps", ())
+        for step in job.get("steps", [])
         if step.get("run", "").startswith("make ")
         for word in step["run"].split()[1:]
     }
@@ -48,17 +49,36 @@ def test_workflows_call_targets_that_there_are() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_nothing_is_published_before_the_tests_have_passed() -> None:
+#: Steps by which something leaves the workflow.
+PUBLISHING: Final = ("pypa/gh-action-pypi-publish", "docker/build-push-action", "softprops/action-gh-release")
+
+
+def test_nothing_is_published_before_all_is_checked_and_built() -> None:
     jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    publishing = {
+        name: step["uses"].split("@")[0]
+        for name, job in jobs.items()
+        for step in job.get("steps", [])
+        if step.get("uses", "").startswith(PUBLISHING)
+    }
+    assert sorted(publishing.values()) == sorted(PUBLISHING)
+    assert {name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()} == publishing.keys()
+    called = {name: job["uses"] for name, job in jobs.items() if "uses" in job}
+    assert called == {"check": "./.github/workflows/ci.yml"}
+    assert "workflow_call" in triggers(ROOT / called["check"])
+    for name in publishing:
+        assert {"check", "build"} <= set(jobs[name]["needs"]), name
+        assert "if" not in jobs[name], "a condition such as always() would not wait for success"
+    order = ["pypi", "image", "release"]
+    assert publishing.keys() == set(order)
+    for before, after in pairwise(order):
+        assert before in jobs[after]["needs"]
 
-    def before(name: str) -> set[str]:
-        needed = jobs[name].get("needs", [])
-        needed = {needed} if isinstance(needed, str) else set(needed)
-        return needed.union(*(before(other) for other in needed))
 
-    assert jobs["test"]["uses"] == "./.github/workflows/ci.yml"
-    assert before("image") == {"test", "build"}
-    assert before("publish") == {"test", "build", "image"}
+def triggers(path: Path) -> dict[str, Any]:
+    """Return what starts a workflow; YAML reads the key `on` as true."""
+    found: dict[str, Any] = yaml.safe_load(path.read_text())[True]
+    return found
 
 
 def test_workflow_tries_every_version_that_the_package_says_it_runs_on() -> None:

@@ -46,20 +46,17 @@ STREAM_FP_{{ upper $name }}: {{ if and (kindIs "float64" $value) (eq (floor $val
 STREAM_FP_MODEL_PATH: {{ .Values.model.path | quote }}
 {{- end -}}
 
-{{/* What a schema cannot say. */}}
-{{- define "stream-fp.check" -}}
+{{/* The first thing that is wrong with the values, in one line; nothing, if they can be used. */}}
+{{- define "stream-fp.wrong" -}}
+{{- $path := clean .Values.model.path -}}
+{{- $mount := clean .Values.model.mountPath -}}
 {{- if not .Values.model.volume -}}
-{{- fail "model.volume: expected the volume that holds the trained library, such as persistentVolumeClaim: {claimName: models}" -}}
-{{- end -}}
-{{- if not (hasPrefix (printf "%s/" (trimSuffix "/" .Values.model.mountPath)) .Values.model.path) -}}
-{{- fail (printf "model.path: expected a folder below model.mountPath, %s, got %s" .Values.model.mountPath .Values.model.path) -}}
-{{- end -}}
-{{- if and .Values.secret.data .Values.secret.existingName -}}
-{{- fail "secret: expected existingName or data, got both" -}}
-{{- end -}}
-{{- with .Values.autoscaling -}}
-{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
-{{- fail (printf "autoscaling.minReplicas: expected at most maxReplicas, %d, got %d" (int .maxReplicas) (int .minReplicas)) -}}
-{{- end -}}
+model.volume: expected the volume that holds the trained library, such as persistentVolumeClaim: {claimName: models}
+{{- else if not (or (eq $path $mount) (hasPrefix (printf "%s/" $mount) $path)) -}}
+model.path: expected a folder below model.mountPath, {{ .Values.model.mountPath }}, got {{ .Values.model.path }}
+{{- else if and .Values.secret.existingName .Values.secret.data -}}
+secret: expected either existingName or data, got both
+{{- else if and .Values.autoscaling.enabled (gt (int64 .Values.autoscaling.minReplicas) (int64 .Values.autoscaling.maxReplicas)) -}}
+autoscaling: expected minReplicas of at most maxReplicas, got {{ int64 .Values.autoscaling.minReplicas }} and {{ int64 .Values.autoscaling.maxReplicas }}
 {{- end -}}
 {{- end -}}
