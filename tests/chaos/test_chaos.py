@@ -19,8 +19,7 @@ from tests.chaos.verdict import Report
 from tests.conftest import Cluster
 
 #: About 83 events each.
-N_SESSIONS = 3_290
-N_SESSIONS_OF_A_PROOF = 2_100
+N_SESSIONS = 1_400
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ def told(report: Report) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("n_brokers", "n_faults", "seed"), [(1, 12, 1), (3, 8, 2)])
+@pytest.mark.parametrize(("n_brokers", "n_faults", "seed"), [(1, 8, 1), (3, 6, 2)])
 async def test_faults_at_random_moments_lose_nothing_and_repeat_nothing(
     cluster: Cluster, tmp_path: Path, n_brokers: int, n_faults: int, seed: int
 ) -> None:
@@ -47,8 +46,8 @@ async def test_faults_at_random_moments_lose_nothing_and_repeat_nothing(
     report = await run_chaos(cluster(n_brokers), plan, tmp_path, print)
     assert not report.divergences, told(report)
     # A run in which nothing happened proves nothing.
-    assert report.figures["predictions"] > 5_000, told(report)  # type: ignore[operator]
-    assert report.figures["dead letters"] > 500, told(report)  # type: ignore[operator]
+    assert report.figures["predictions"] > 2_000, told(report)  # type: ignore[operator]
+    assert report.figures["dead letters"] > 200, told(report)  # type: ignore[operator]
 
 
 async def kill_at_work(scene: faults.Scene) -> bool:
@@ -61,8 +60,8 @@ async def kill_at_work(scene: faults.Scene) -> bool:
 async def test_harness_reports_what_is_repeated_without_transactions(cluster: Cluster, tmp_path: Path) -> None:
     plan = Plan(
         seed=3,
-        n_faults=6,
-        n_sessions=N_SESSIONS_OF_A_PROOF,
+        n_faults=4,
+        n_sessions=N_SESSIONS,
         faults=(kill_at_work,),
         delivery="at-least-once",
         # So that something is always being published when a fault comes.
@@ -80,8 +79,8 @@ async def test_harness_reports_what_is_lost_when_offsets_are_committed_too_early
 ) -> None:
     plan = Plan(
         seed=4,
-        n_faults=5,
-        n_sessions=N_SESSIONS_OF_A_PROOF,
+        n_faults=4,
+        n_sessions=N_SESSIONS,
         faults=(kill_at_work,),
         program=(sys.executable, "-m", "tests.chaos.early_commit"),
         bad_share=0.2,

@@ -122,8 +122,7 @@ def test_train_and_ab_write_the_same_bytes(
     monkeypatch.chdir(tmp_path)
     commands = (
         ("train", "--input", sessions, "--until", "2025-04-30", "--archetypes", "4", "--checkpoints", "30",
-         "--output", "models/v1"),
-        ("evaluate", "--input", sessions, "--model-path", "models/v1", "--output", "report"),
+         "--profile", "pace", "--output", "models/v1"),
         ("ab", "--input", sessions, "--splits", "2", "--archetypes", "3", "--profile", "pace", "--checkpoints", "30",
          "--output", "ab"),
     )  # fmt: skip
