@@ -15,7 +15,7 @@ import click
 
 from stream_fp import __version__
 from stream_fp.config import ENABLE_VARIABLE
-from stream_fp.errors import ConfigError, ModelError, StreamFpError
+from stream_fp.errors import ConfigError, ModelError, StreamFpError, may_pass
 from stream_fp.health import check_address
 from stream_fp.kafka.clients import connection_of
 from stream_fp.loading import load_classifier, load_tracing
@@ -141,7 +141,8 @@ def main() -> None:
         sys.exit(2)
     except ModelError as error:
         click.echo(f"stream-fp: setting `model_path`: {' '.join(str(error).splitlines())}", err=True)
-        sys.exit(2)
+        # What could not be read now, because it is away, may be there at the next start.
+        sys.exit(1 if isinstance(error.__cause__, OSError) and may_pass(error.__cause__) else 2)
     except StreamFpError as error:
         click.echo(f"stream-fp: {error}", err=True)
         sys.exit(1)

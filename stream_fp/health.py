@@ -30,7 +30,7 @@ _PLAIN: Final = ("Content-Type", "text/plain; charset=utf-8")
 _CLOSE_WITHIN_S: Final = 0.1
 #: How long a connection may say nothing.
 _SILENCE_S: Final = 5.0
-#: Served at once, each by a thread; where none ends within a moment, further ones are closed.
+#: Served at once, each by a thread; where more come, the oldest are closed.
 _MAX_CONNECTIONS: Final = 16
 
 
@@ -68,7 +68,7 @@ def check_address(host: str) -> None:
     try:
         with socket.socket(_family_of(host)) as probe:
             probe.bind((host, 0))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name that is none
         raise _not_an_address(host, error) from error
 
 
@@ -95,6 +95,8 @@ class HealthServer:
             self._server: WSGIServer = make_server(
                 host, port, self._answer, server_class=_Server, handler_class=_QuietHandler
             )
+        except UnicodeError as error:
+            raise _not_an_address(host, error) from error
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise _not_an_address(host, error) from error
@@ -139,27 +141,39 @@ def _family_of(host: str) -> socket.AddressFamily:
     return socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
 
 
-def _not_an_address(host: str, error: OSError) -> ConfigError:
-    return ConfigError("http_host", f"expected an address of this machine, got {host!r}: {error.strerror or error}")
+def _not_an_address(host: str, error: Exception) -> ConfigError:
+    why = getattr(error, "strerror", None) or error
+    return ConfigError("http_host", f"expected an address of this machine, got {host!r}: {why}")
 
 
 class _Server(ThreadingWSGIServer):
-    """Of IPv4 or IPv6, as its address is; answers no more than so many at once."""
+    """Of IPv4 or IPv6, as its address is; answers no more than so many at once.
+
+    Where more come, the oldest goes: an answer takes milliseconds, so that is somebody who asks slowly or nothing, and
+    such ones must not keep a probe or Prometheus out.
+    """
+
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: type[WSGIRequestHandler]) -> None:
         self.address_family = _family_of(address[0])
-        self._places = threading.BoundedSemaphore(_MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, None] = {}  # the oldest first
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as the base class has it
-        """Take a place, or close the connection where none becomes free."""
-        if not self._places.acquire(timeout=_CLOSE_WITHIN_S):
-            self.shutdown_request(request)
-            return
+        """Take the place of the oldest connection where none is free."""
+        with self._lock:
+            if len(self._open) >= _MAX_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    oldest.shutdown(socket.SHUT_RDWR)  # its thread sees the end, and closes it
+            self._open[request] = None
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._places.release()
+            self._forget(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
@@ -167,7 +181,11 @@ class _Server(ThreadingWSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._forget(request)
+
+    def _forget(self, request: socket.socket) -> None:
+        with self._lock:
+            self._open.pop(request, None)
 
 
 class _QuietHandler(WSGIRequestHandler):
@@ -175,8 +193,8 @@ class _QuietHandler(WSGIRequestHandler):
     timeout = _SILENCE_S
 
     def handle(self) -> None:
-        """Answer one request, or close a connection that sends none."""
-        with contextlib.suppress(TimeoutError):
+        """Answer one request, or close a connection that sends none or had to go."""
+        with contextlib.suppress(OSError):
             super().handle()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the base class gives it

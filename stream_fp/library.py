@@ -113,8 +113,7 @@ def load_library(path: Path) -> Library:
     FeatureDimensionError
         When the artifacts hold vectors of another length than 30.
     """
-    if not path.is_dir():
-        raise ModelNotFoundError(path)
+    _check_folder(path)
     metadata_bytes = _read(path / METADATA_FILE)
     metadata = _metadata(metadata_bytes)
     stats_bytes = _read(path / STATS_FILE)
@@ -163,9 +162,17 @@ def load_metadata(path: Path) -> Metadata:
     ModelNotFoundError, ModelLoadError, FeatureDimensionError
         As `load_library`, which checks the rest.
     """
-    if not path.is_dir():
-        raise ModelNotFoundError(path)
+    _check_folder(path)
     return _metadata(_read(path / METADATA_FILE))
+
+
+def _check_folder(path: Path) -> None:
+    try:
+        is_there = path.is_dir()
+    except OSError as error:
+        raise ModelLoadError(f"{path}: {error.strerror or error}") from error
+    if not is_there:
+        raise ModelNotFoundError(path)
 
 
 def _metadata(content: bytes) -> Metadata:

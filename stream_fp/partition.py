@@ -199,7 +199,9 @@ class PartitionWorker:
                 await self._abandon_publisher()
                 await self._pause(_FENCED_PAUSE * self._settings.session_timeout_s)
             except (KafkaError, TimeoutError, OSError) as error:
-                self._n_refused += isinstance(error, TOO_LARGE)
+                if isinstance(error, TOO_LARGE):
+                    is_dead_letter = self._publisher is not None and self._publisher.has_refused_dead_letter
+                    self._n_refused = max(1, self._n_refused + is_dead_letter)
                 backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
                 self._n_failures += 1
                 self._metrics.publish_failures.inc()
@@ -362,7 +364,7 @@ class PartitionWorker:
         if made and not self._due:
             self._due_since_s = time.monotonic()
         self._due += made
-        self._n_due_bytes += sum(len(one.record.value or b"") for one in made if isinstance(one, DeadLetter))
+        self._n_due_bytes += sum(_n_bytes_of(one.record) for one in made if isinstance(one, DeadLetter))
         await self._publish_due(engine, found_some=bool(made))
         if self._publishing is None and not self._due:
             self.furthest = max(self.furthest, engine.position or 0)
@@ -551,3 +553,9 @@ class PartitionWorker:
         end = fetched if asked is None else max(asked, fetched or 0)
         still_since_s = self.still_since_s
         return self._ledger.view(end, stalled_s=0.0 if still_since_s is None else time.monotonic() - still_since_s)
+
+
+def _n_bytes_of(record: Record) -> int:
+    headers = getattr(record, "headers", ())
+    n_in_headers = sum(len(name) + len(text or b"") for name, text in headers)
+    return len(record.value or b"") + len(record.key or b"") + n_in_headers

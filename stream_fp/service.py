@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import logging
 import signal
@@ -29,7 +28,7 @@ from aiokafka.errors import (
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
-from stream_fp.errors import ConfigError, ServiceError, StreamFpError
+from stream_fp.errors import ConfigError, ServiceError, StreamFpError, may_pass
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import close_within, new_admin, new_consumer
 from stream_fp.kafka.consumer import Consumer
@@ -64,10 +63,6 @@ _RETRY_S: Final = 0.2
 _LONG_JOIN_S: Final = 3.0
 #: After the grace period, for the interpreter to end in.
 _LAST_GRACE_S: Final = 5.0
-#: What is wrong with a disk and not with a setting: full, over quota, read-only since an error, away.
-_MAY_PASS: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
-)
 
 
 def check_sinks(settings: Settings) -> None:
@@ -89,7 +84,7 @@ def check_sinks(settings: Settings) -> None:
                 check_writable(path)
         except OSError as error:
             why = f"cannot write to {path.absolute() if path else ''}: {error.strerror}"
-            if error.errno in _MAY_PASS:
+            if may_pass(error):
                 raise ServiceError(f"setting `{setting}`: {why}") from error
             raise ConfigError(setting, why) from error
 

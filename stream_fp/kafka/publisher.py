@@ -44,14 +44,17 @@ Headers = list[tuple[str, bytes]]
 #: What a record that broker or client takes for too large fails with.
 TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 #: Bytes of the value, and of key and of headers, that a dead letter keeps, by how often in a row it was refused as too
-#: large; a header says what was left out, and the original stays where topic, partition and offset say. The last step
-#: fits wherever 8 KiB do.
+#: large; a header says what was left out, and the original stays where topic, partition and offset say. In the
+#: batches of that time the last step fits wherever 8 KiB do.
 _LARGEST_KEPT: Final[tuple[tuple[float, float], ...]] = (
     (math.inf, math.inf),
     (math.inf, math.inf),
     (100_000, math.inf),
     (1_000, 1_000),
 )
+#: Brokers judge the size of a batch: after so many refusals they are small.
+_REFUSALS_BEFORE_SMALL_BATCHES: Final = 2
+_SMALL_BATCH_BYTES: Final = 6 * 2**10
 _MAX_REASON_LENGTH: Final = 1_000
 #: Records handed to the client before others have their turn; it takes some 40 us for each, and of dead letters, which
 #: are handed over in batches, a tenth of that.
@@ -100,10 +103,13 @@ class Publisher:
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
         self._consumer = consumer
         self._compress = n_refused >= 1
+        self._batch_bytes = _SMALL_BATCH_BYTES if n_refused >= _REFUSALS_BEFORE_SMALL_BATCHES else None
         self._largest_value, self._largest_rest = _LARGEST_KEPT[min(n_refused, len(_LARGEST_KEPT) - 1)]
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
         self._transactions: Transactions | None = None
+        #: Whether what was refused as too large was a dead letter: a prediction does not get smaller.
+        self.has_refused_dead_letter = False
         #: How long the broker took to commit the last transaction.
         self.commit_s = 0.0
 
@@ -128,7 +134,9 @@ class Publisher:
             When it never will do otherwise: the transaction time-out is above the broker's limit.
         """
         transactional_id = self.transactional_id if self._exactly_once else None
-        producer = new_producer(self._settings, transactional_id, compress=self._compress)
+        producer = new_producer(
+            self._settings, transactional_id, compress=self._compress, batch_bytes=self._batch_bytes
+        )
         self._producer = producer
         try:
             async with asyncio.timeout(self._settings.transaction_timeout_s):
@@ -249,17 +257,23 @@ class Publisher:
     async def _send(self, producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:
         """Hand records to the client, and wait until the broker has acknowledged them."""
         dead_letters = [record for record in records if "timestamp" in record]
-        acknowledgements = await self._send_dead_letters(producer, dead_letters) if dead_letters else []
+        letters = await self._send_dead_letters(producer, dead_letters) if dead_letters else []
+        acknowledgements = list[Awaitable[object]](letters)
         for n_sent, record in enumerate(records, 1):
             if "timestamp" not in record:
                 acknowledgements.append(await producer.send(**record))
             if n_sent % _SENT_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        await asyncio.gather(*acknowledgements)
+        try:
+            await asyncio.gather(*acknowledgements)
+        except TOO_LARGE:
+            done = [letter for letter in letters if letter.done() and not letter.cancelled()]
+            self.has_refused_dead_letter = any(isinstance(letter.exception(), TOO_LARGE) for letter in done)
+            raise
 
     async def _send_dead_letters(
         self, producer: AIOKafkaProducer, dead_letters: Sequence[dict[str, Any]]
-    ) -> list[Awaitable[object]]:
+    ) -> list[asyncio.Future[object]]:
         """Hand dead letters to the client in batches: whoever floods the topic with them must not hold up the rest.
 
         They go to the partition of the same number, or round it, so they keep the order of their source.
@@ -285,6 +299,7 @@ class Publisher:
         n_bytes = _RECORD_OVERHEAD + len(letter["key"] or b"") + len(letter["value"] or b"")
         n_bytes += sum(_HEADER_OVERHEAD + len(name) + len(text or b"") for name, text in letter["headers"])
         if n_bytes > self._settings.max_request_bytes:
+            self.has_refused_dead_letter = True
             raise MessageSizeTooLargeError(
                 f"a dead letter of {n_bytes} bytes, with `max_request_bytes` = {self._settings.max_request_bytes}"
             )

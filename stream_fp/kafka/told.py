@@ -168,7 +168,7 @@ def _note(records: Iterable[ConsumerRecord], source: TopicPartition, since: int,
             continue
         try:
             checkpoint_pct = _decode(record.value).classification_metadata.checkpoint_pct
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # not ours, whatever its header says
         told.by_key[record.key].append((offset, checkpoint_pct))
     return reached

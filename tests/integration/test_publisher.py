@@ -468,6 +468,35 @@ async def test_flood_of_dead_letters_goes_to_one_partition_in_its_order(desk: De
     assert await desk.predictions() == values([made])
 
 
+async def test_flood_of_dead_letters_fits_a_topic_that_takes_less_than_a_batch(
+    desk: Desk, topic_factory: TopicFactory
+) -> None:
+    limit = 10_000
+    topic = await topic_factory(3, prefix="dlq", settings={"max.message.bytes": str(limit)})
+    desk.settings = msgspec.structs.replace(desk.settings, dead_letter_topic=topic)
+    record = await desk.record()
+    flood = [dataclasses.replace(record, offset=n, value=noise(900)) for n in range(200)]
+    outcomes: list[Outcome] = [prediction(record), *map(dead_letter, flood)]
+    refused = await desk.started()
+    with pytest.raises(TOO_LARGE):
+        await refused.publish(outcomes, 0, progress(1))
+    assert refused.has_refused_dead_letter
+    await refused.aclose()
+    publisher = await desk.started(n_refused=2)
+    await publisher.publish(outcomes, 0, progress(1))
+    await desk.settle()
+    assert [letter.value for letter in await desk.dead_letters()] == [one.value for one in flood]
+
+
+async def test_prediction_too_large_says_nothing_of_the_dead_letters(desk: Desk) -> None:
+    record = await desk.record()
+    too_large = prediction(record, "large_2025-07-29", notes=[noise(SMALL_LIMIT).hex()])
+    publisher = await desk.started()
+    with pytest.raises(TOO_LARGE):
+        await publisher.publish([too_large, dead_letter(record)], 0, progress(1))
+    assert not publisher.has_refused_dead_letter
+
+
 async def test_dead_letter_too_large_by_its_key_and_headers_goes_without_them(desk: Desk) -> None:
     size = SMALL_LIMIT + 1_000
     by_key = await desk.record(b"{key", key=noise(size))

@@ -8,9 +8,10 @@ in a hundred cannot be used, and every minute a second process, with another ver
 minute and leaves. It stops by itself, listens on loopback only, and keeps a few minutes of the input topic.
 
 What must stay flat, from the first third after a warm-up of a tenth to the last third: records taken a minute (10 %),
-memory of the process that lives throughout (5 %), its file descriptors, threads, tasks and series of metrics (none
-more), and the bucket of the 99th percentile of latency (the same, or the next). The last line is the verdict; the exit
-status is not 0 where it is not kept.
+predictions a minute (10 %), memory of the process that lives throughout (5 %), its file descriptors, threads, tasks and
+series of metrics (no more than two more: they are looked at once a minute, amid whatever is under way), and the bucket
+of the 99th percentile of latency (the same, or the next). The last line is the verdict; the exit status is not 0 where
+it is not kept.
 """
 
 from __future__ import annotations
@@ -55,10 +56,13 @@ _console: Final = Console()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Minute:
-    """What was seen at the end of one minute, while the second process is away; counts are of the minute."""
+    """What was seen at the end of one minute, while the second process is away; counts are of the minute.
+
+    Predictions are those of the process that lives throughout."""
 
     at_s: float
     n_taken: int
+    n_predicted: int
     lag: int
     rss_mb: float
     n_fds: int
@@ -66,6 +70,7 @@ class Minute:
     n_tasks: int
     n_series: int
     p99_ms: float
+    p99_bucket: int
     n_rebalances: int
 
 
@@ -117,9 +122,12 @@ async def _soak(servers: str, folder: Path, given: argparse.Namespace) -> tuple[
         async with running_service(folder / "host.log", *arguments) as host:
             await host.wait_ready()
             feeder, following = await _feed(servers, topic, given, rate=rate, seconds=_PERIOD_S * given.minutes + 30)
-            minutes = await _minutes(host, feeder, _arguments(servers, topic, second), given.minutes, folder)
-            feeder.process.terminate()
-            await following
+            try:
+                minutes = await _minutes(host, feeder, _arguments(servers, topic, second), given.minutes, folder)
+            finally:
+                if feeder.process.returncode is None:
+                    feeder.process.kill()
+                await following
             assert await host.terminate(60) == 0, host.output()[-2000:]
     return minutes, maximal
 
@@ -128,7 +136,8 @@ async def _minutes(
     host: ServiceProcess, feeder: Feeder, guest_arguments: Sequence[str], n_minutes: int, folder: Path
 ) -> list[Minute]:
     minutes: list[Minute] = []
-    before, buckets_before, rebalances_before = 0, await _buckets(host), await host.total("stream_fp_rebalances_total")
+    predicted_before, rebalances_before = 0, 0.0
+    before, buckets_before = 0, await _buckets(host)
     began_s = time.monotonic()
     for number in range(n_minutes):
         guest = await start_service(folder / "guest.log", *guest_arguments)
@@ -141,19 +150,24 @@ async def _minutes(
         assert host.process.returncode is None, host.output()[-2000:]
         lag = int(await host.total("stream_fp_position_lag_records"))
         taken = feeder.n_sent - lag
+        predicted = int(await host.total("stream_fp_predictions_total"))
         buckets, rebalances = await _buckets(host), await host.total("stream_fp_rebalances_total")
+        p99_s = _quantile(0.99, buckets_before, buckets)
         _, text = await host.get("/metrics")
         process = Path(f"/proc/{host.process.pid}")
         status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
         minutes.append(
             Minute(
-                at_s=round(time.monotonic() - began_s, 1), n_taken=taken - before, lag=lag,
+                at_s=round(time.monotonic() - began_s, 1), n_taken=taken - before,
+                n_predicted=predicted - predicted_before, lag=lag,
                 rss_mb=int(status["VmRSS"].split()[0]) / 1024, n_fds=sum(1 for _ in (process / "fd").iterdir()),
                 n_threads=int(status["Threads"]), n_tasks=int(await host.total("stream_fp_event_loop_tasks")),
                 n_series=sum(not line.startswith("#") for line in text.splitlines()),
-                p99_ms=1e3 * _quantile(0.99, buckets_before, buckets), n_rebalances=int(rebalances - rebalances_before),
+                p99_ms=1e3 * p99_s, p99_bucket=sum(bound < p99_s for bound in buckets),
+                n_rebalances=int(rebalances - rebalances_before),
             )
         )  # fmt: skip
+        predicted_before = predicted
         before, buckets_before, rebalances_before = taken, buckets, rebalances
         _console.print(json.dumps(asdict(minutes[-1])), soft_wrap=True, highlight=False)
     return minutes
@@ -226,22 +240,29 @@ def _report(minutes: list[Minute], maximal: float, given: argparse.Namespace) ->
     first, last = kept[:third], kept[-third:]
 
     def median(which: list[Minute], name: str) -> float:
-        return float(statistics.median(getattr(one, name) for one in which))
+        return float(statistics.median_high(getattr(one, name) for one in which))
 
+    #: Ratios, and how much more counts as none.
     bounds = {
-        "n_taken": (0.9, 1.1), "rss_mb": (0.0, 1.05), "n_fds": (0.0, 1.0), "n_threads": (0.0, 1.0),
-        "n_tasks": (0.0, 1.0), "n_series": (0.0, 1.0), "p99_ms": (0.0, 2.5),
+        "n_taken": (0.9, 1.1, 0), "n_predicted": (0.9, 1.1, 0), "rss_mb": (0.0, 1.05, 0), "n_fds": (0.0, 1.0, 2),
+        "n_threads": (0.0, 1.0, 2), "n_tasks": (0.0, 1.0, 2), "n_series": (0.0, 1.0, 2), "p99_bucket": (0.0, 1.0, 1),
     }  # fmt: skip
     table = Table("", "first third", "last third", "ratio", "allowed", "")
     wrong = []
-    for name, (low, high) in bounds.items():
+    for name, (low, high, more) in bounds.items():
         one, other = median(first, name), median(last, name)
         ratio = other / one if one else float(other > 0)
-        is_kept = low <= ratio <= high
+        is_kept = low <= ratio <= high or one <= other <= one + more
         if not is_kept:
             wrong.append(name)
+        allowance = f", or {more} more" if more else ""
         table.add_row(
-            name, f"{one:,.1f}", f"{other:,.1f}", f"{ratio:.3f}", f"{low:g} - {high:g}", "" if is_kept else "NOT KEPT"
+            name,
+            f"{one:,.1f}",
+            f"{other:,.1f}",
+            f"{ratio:.3f}",
+            f"{low:g} - {high:g}{allowance}",
+            "" if is_kept else "NOT KEPT",
         )
     _console.print(table)
     BUILD.mkdir(parents=True, exist_ok=True)

@@ -299,6 +299,7 @@ def test_library_may_lie_anywhere_below_its_mount(mount: str) -> None:
 
 
 def wrong_values() -> Iterator[tuple[dict[str, Any], str]]:
+    yield LEAST | {"settings": {"bootstrap_servers": "a:9092,b:9093"}}, "expected the port of b:9093"
     yield {"model": LEAST["model"] | {"path": "models/v1.0.2"}}, "model.path"
     yield LEAST | {"prometheusRule": {"docs": 'https://docs.example/"}}'}}, "docs"
     yield LEAST | {"setings": {}}, "setings"

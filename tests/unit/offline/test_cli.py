@@ -34,7 +34,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: For tests of what the choices that these spare have no part in.
-BRIEFLY = ("--archetypes", "3", "--profile", "pace", "--checkpoints", "30")
+BRIEFLY = ("--archetypes", "3", "--profile", "pace")
 
 
 def run(*arguments: str | Path) -> int:
@@ -91,7 +91,7 @@ def test_version_is_the_folder_name_without_its_v(sessions: Path, tmp_path: Path
 
 def test_fingerprints_hold_every_vector_as_it_is(sessions: Path, tmp_path: Path) -> None:
     table = tmp_path / "deep" / "fingerprints.csv"
-    assert run("train", "--input", sessions, "--output", tmp_path / "v1", "--fingerprints", table) == 0
+    assert run("train", "--input", sessions, "--output", tmp_path / "v1", "--fingerprints", table, *BRIEFLY) == 0
     dataset = load_dataset(sessions)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -127,7 +127,7 @@ def test_missing_input_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFi
 def test_existing_output_is_refused_before_reading_and_replaced_with_force(
     sessions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("train", "--input", sessions, "--output", tmp_path / "v1")
+    arguments = ("train", "--input", sessions, "--output", tmp_path / "v1", *BRIEFLY)
     assert run(*arguments) == 0
     capsys.readouterr()
     assert run(*arguments) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from stream_fp import library as library_module
-from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
+from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError, may_pass
 from stream_fp.features import FEATURE_NAMES, N_FEATURES
 from stream_fp.library import load_library, load_metadata
 from stream_fp.prefix_model import OUTCOMES
@@ -108,6 +109,18 @@ def test_symlink_to_the_right_content_is_followed(directory: Path, tmp_path: Pat
     moved = (directory / name).rename(tmp_path / name)
     (directory / name).symlink_to(moved)
     assert load_library(directory).version == "0.0.1"
+
+
+def test_folder_that_is_away_is_an_error_that_may_pass(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_: Path) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "is_dir", gone)
+    with pytest.raises(ModelLoadError, match="Stale file handle") as caught:
+        load_library(directory)
+    cause = caught.value.__cause__
+    assert isinstance(cause, OSError)
+    assert may_pass(cause)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

@@ -50,12 +50,21 @@ STREAM_FP_MODEL_PATH: {{ .Values.model.path | quote }}
 {{- define "stream-fp.wrong" -}}
 {{- $path := clean .Values.model.path -}}
 {{- $mount := clean .Values.model.mountPath -}}
+{{- $ports := list -}}
+{{- range .Values.networkPolicy.kafka.ports -}}{{- $ports = append $ports (toString (int64 .)) -}}{{- end -}}
+{{- $closed := "" -}}
+{{- range splitList "," (toString .Values.settings.bootstrap_servers) -}}
+{{- $port := regexFind "[0-9]+$" (trim .) -}}
+{{- if and $port (not (has $port $ports)) -}}{{- $closed = trim . -}}{{- end -}}
+{{- end -}}
 {{- if not .Values.model.volume -}}
 model.volume: expected the volume that holds the trained library, such as persistentVolumeClaim: {claimName: models}
 {{- else if not (or (eq $path $mount) (hasPrefix (printf "%s/" $mount) $path)) -}}
 model.path: expected a folder below model.mountPath, {{ .Values.model.mountPath }}, got {{ .Values.model.path }}
 {{- else if and .Values.secret.existingName .Values.secret.data -}}
 secret: expected either existingName or data, got both
+{{- else if and .Values.networkPolicy.enabled $closed -}}
+networkPolicy.kafka.ports: expected the port of {{ $closed }}, which is in settings.bootstrap_servers, got {{ join ", " $ports }}
 {{- else if and .Values.autoscaling.enabled (gt (int64 .Values.autoscaling.minReplicas) (int64 .Values.autoscaling.maxReplicas)) -}}
 autoscaling: expected minReplicas of at most maxReplicas, got {{ int64 .Values.autoscaling.minReplicas }} and {{ int64 .Values.autoscaling.maxReplicas }}
 {{- end -}}

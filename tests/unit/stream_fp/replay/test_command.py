@@ -203,7 +203,7 @@ def interrupted(*arguments: str | Path | int, parts: Path) -> None:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """More small files than are replayed in the time until something is noted; the last events of each are left out."""
     target = tmp_path_factory.mktemp("many")
-    for number, session in enumerate(simulate_sessions(1_500, seed=9)):
+    for number, session in enumerate(simulate_sessions(1_000, seed=9)):
         write_lines(target / f"{number:05}.jsonl", list(session.messages)[:-3])
     return target
 
