@@ -15,7 +15,8 @@ import click
 
 from stream_fp import __version__
 from stream_fp.config import ENABLE_VARIABLE
-from stream_fp.errors import ConfigError, ModelError, StreamFpError, may_pass
+from stream_fp.disk import may_pass
+from stream_fp.errors import ConfigError, ModelError, StreamFpError
 from stream_fp.health import check_address
 from stream_fp.kafka.clients import connection_of
 from stream_fp.loading import load_classifier, load_tracing

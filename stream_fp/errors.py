@@ -22,8 +22,7 @@ Constructors take facts and build the sentence, so that the wording lives here a
 
 from __future__ import annotations
 
-import errno
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +43,6 @@ __all__ = [
     "StalledError",
     "StreamFpError",
     "TopicMissingError",
-    "may_pass",
 ]
 
 
@@ -61,17 +59,6 @@ def _restored(kind: type[StreamFpError], args: tuple[object, ...]) -> StreamFpEr
     error = kind.__new__(kind)
     error.args = args
     return error
-
-
-#: Full, over quota, read-only since an error, away.
-_MAY_PASS: Final = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
-)
-
-
-def may_pass(error: OSError) -> bool:
-    """Return whether something is wrong with a disk rather than with a setting, so that a new start may go better."""
-    return error.errno in _MAY_PASS
 
 
 class ConfigError(StreamFpError, ValueError):

@@ -28,7 +28,8 @@ from aiokafka.errors import (
 
 from stream_fp.classifier import Classifier
 from stream_fp.config import Settings
-from stream_fp.errors import ConfigError, ServiceError, StreamFpError, may_pass
+from stream_fp.disk import may_pass
+from stream_fp.errors import ConfigError, ServiceError, StreamFpError
 from stream_fp.health import Health, HealthServer
 from stream_fp.kafka.clients import close_within, new_admin, new_consumer
 from stream_fp.kafka.consumer import Consumer

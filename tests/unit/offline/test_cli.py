@@ -34,7 +34,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: For tests of what the choices that these spare have no part in.
-BRIEFLY = ("--archetypes", "3", "--profile", "pace")
+BRIEFLY = ("--archetypes", "3", "--profile", "pace", "--checkpoints", "30")
 
 
 def run(*arguments: str | Path) -> int:
@@ -91,7 +91,7 @@ def test_version_is_the_folder_name_without_its_v(sessions: Path, tmp_path: Path
 
 def test_fingerprints_hold_every_vector_as_it_is(sessions: Path, tmp_path: Path) -> None:
     table = tmp_path / "deep" / "fingerprints.csv"
-    assert run("train", "--input", sessions, "--output", tmp_path / "v1", "--fingerprints", table, *BRIEFLY) == 0
+    assert run("train", "--input", sessions, "--output", tmp_path / "v1", "--fingerprints", table) == 0
     dataset = load_dataset(sessions)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -208,7 +208,20 @@ def test_summary_labels_its_quantiles_and_has_no_negative_zero(
     sessions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for seed in range(3):
-        assert run("train", "--input", sessions, "--output", tmp_path / str(seed), "--seed", str(seed)) == 0
+        assert (
+            run(
+                "train",
+                "--input",
+                sessions,
+                "--output",
+                tmp_path / str(seed),
+                "--seed",
+                str(seed),
+                "--checkpoints",
+                "30",
+            )
+            == 0
+        )
     said = capsys.readouterr().out
     assert "range, %: P50" in said
     assert "+0.0" in said

@@ -287,7 +287,9 @@ def test_forced_writing_replaces_the_library_and_leaves_nothing_behind(
 ) -> None:
     write_library(trained, tmp_path / "v1")
     write_library(
-        train(dataset, TrainingOptions(model_version="2", n_archetypes=3, profile="pace")), tmp_path / "v1", force=True
+        train(dataset, TrainingOptions(model_version="2", n_archetypes=3, profile="pace", checkpoints_pct=(30.0,))),
+        tmp_path / "v1",
+        force=True,
     )
     assert load_library(tmp_path / "v1").version == "2"
     assert [path.name for path in tmp_path.iterdir()] == ["v1"]

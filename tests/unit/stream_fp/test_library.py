@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stream_fp import library as library_module
-from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError, may_pass
+from stream_fp.disk import may_pass
+from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
 from stream_fp.features import FEATURE_NAMES, N_FEATURES
 from stream_fp.library import load_library, load_metadata
 from stream_fp.prefix_model import OUTCOMES
