@@ -110,7 +110,12 @@ def event(offset: int, minute: int, session: str) -> Fetched:
 
 @contextlib.asynccontextmanager
 async def running(
-    monkeypatch: pytest.MonkeyPatch, records: list[Fetched], point: StartingPoint, *, sinks: Sinks, took_s: float
+    monkeypatch: pytest.MonkeyPatch,
+    records: list[Fetched],
+    point: StartingPoint,
+    *,
+    sinks: Sinks | HeldSinks,
+    took_s: float,
 ) -> AsyncIterator[tuple[PartitionWorker, Publisher, asyncio.Task[None]]]:
     settings = Settings(model_path="none", max_poll_records=N_AT_ONCE, checkpoints=(25.0,), min_events=1)
     publisher = Publisher(took_s)
@@ -169,6 +174,68 @@ async def test_predictions_that_come_one_batch_after_another_go_into_one_transac
             while not publisher.published:
                 await asyncio.sleep(0.005)
     assert [(n, position) for n, _, position in publisher.published] == [(len(burst), len(burst))]
+
+
+@dataclass
+class HeldSinks:
+    """Takes nothing until it is let go."""
+
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    n_waiting: int = 0
+
+    async def write(self, _predictions: Sequence[Any]) -> None:
+        self.n_waiting += 1
+        await self.released.wait()
+
+
+async def test_sinks_that_take_nothing_hold_the_consumer_and_what_is_due_stays_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every second record is due: more than may be gathered, if reading went on."""
+    stream = [
+        event(i, 45, f"NY_AM_2025-07-29_{i}") if i % 2 else Fetched(i, b"NY_AM_2025-07-29", b"{" * 500)
+        for i in range(1_200)
+    ]
+    point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
+    monkeypatch.setattr(module, "_MAX_AHEAD_S", 60.0)  # so that it is the number that holds it
+    monkeypatch.setattr(module, "_MAX_DUE", 200)
+    sinks = HeldSinks()
+    async with running(monkeypatch, stream, point, sinks=sinks, took_s=0.0) as (worker, publisher, _):
+        async with asyncio.timeout(20):
+            while not sinks.n_waiting or len(worker._due) < module._MAX_DUE:
+                await asyncio.sleep(0.01)
+        held_at = worker._consumer.at  # type: ignore[attr-defined]
+        await asyncio.sleep(0.3)
+        assert worker._consumer.at == held_at < len(stream)  # type: ignore[attr-defined]
+        assert len(worker._due) < module._MAX_DUE + N_FETCHED
+        assert sinks.n_waiting == 1
+        assert publisher.published == []
+        sinks.released.set()
+        async with asyncio.timeout(30):
+            while not publisher.published or publisher.published[-1][2] < len(stream):
+                await asyncio.sleep(0.01)
+    assert sum(n for n, _, _ in publisher.published) == len(stream)
+
+
+async def test_sinks_that_take_nothing_hold_the_consumer_after_a_moment_where_little_is_due(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = [event(i, 45 + i // 400, f"NY_AM_2025-07-29_{i % 50}") for i in range(4_000)]
+    point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
+    monkeypatch.setattr(module, "_MAX_AHEAD_S", 0.02)
+    sinks = HeldSinks()
+    async with running(monkeypatch, stream, point, sinks=sinks, took_s=0.0) as (worker, publisher, _):
+        async with asyncio.timeout(20):
+            while not sinks.n_waiting:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.4)
+        held_at = worker._consumer.at  # type: ignore[attr-defined]
+        await asyncio.sleep(0.3)
+        assert worker._consumer.at == held_at < len(stream)  # type: ignore[attr-defined]
+        sinks.released.set()
+        async with asyncio.timeout(30):
+            while not publisher.published or publisher.published[-1][2] < len(stream):
+                await asyncio.sleep(0.01)
 
 
 @dataclass
