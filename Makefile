@@ -8,9 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Further arguments for pytest, for instance: make test PYTEST_ARGS="-k engine -x"
 PYTEST_ARGS ?=
 # Processes that share the test files, those that take longest first; 0 runs all in one, as a debugger needs it.
-# Each works with one thread: they would only stand in each other's way. Two more than two cores, as they often wait:
-# for brokers that start, and for consumers that are being killed.
-TEST_PROCESSES ?= 4
+# Each works with one thread: they would only stand in each other's way. One more than two cores, as one of them mostly
+# waits for brokers and consumers that are being killed.
+TEST_PROCESSES ?= 3
 # Of a chaos run; BROKERS is 1 or 3, and a session has about 83 events.
 FAULTS ?= 200
 SEED ?= 1
@@ -141,17 +141,17 @@ $(VENV)/.compiled: $(COMPILED_SOURCES) | $(VENV)/.demo-installed
 
 $(VENV)/.demo-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and what the demo needs into $(VENV) (once) ..."
-	@STREAM_FP_PURE=1 $(PIP) install --no-compile --editable '.[demo]'
+	@STREAM_FP_PURE=1 $(PIP) install --editable '.[demo]'
 	@touch $@
 
 $(TOOLS)/.installed:
 	@echo "Installing the tools of a release into $(TOOLS) (once) ..."
 	@$(PYTHON) -m venv $(TOOLS)
-	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile 'build>=1.2' 'cyclonedx-bom>=5' 'pip-audit>=2.7'
+	@$(TOOLS)/bin/python -m pip --disable-pip-version-check --quiet install 'build>=1.2' 'cyclonedx-bom>=5' 'pip-audit>=2.7'
 	@touch $@
 
 # The development tools include all that the demo needs, hence both stamps.
 $(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
 	@echo "Installing stream-fp and the development tools into $(VENV) (once) ..."
-	@STREAM_FP_PURE=1 $(PIP) install --no-compile --editable '.[dev]'
+	@STREAM_FP_PURE=1 $(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.demo-installed
