@@ -9,6 +9,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
 
 async def stream_fp(folder: Path, *arguments: str) -> str:
     """Run the program in a folder, with nothing set in the environment; gives what it says."""
@@ -18,11 +20,12 @@ async def stream_fp(folder: Path, *arguments: str) -> str:
         cwd=folder, env=environment | {"COLUMNS": "80"},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    output, _ = await asyncio.wait_for(process.communicate(), 150)
     assert process.returncode == 0, output.decode()
     return output.decode()
 
 
+@pytest.mark.timeout(400)
 async def test_demo_ends_by_itself_and_the_replay_that_it_suggests_agrees(tmp_path: Path) -> None:
     said = await stream_fp(tmp_path, "demo")
     text = " ".join(said.split())

@@ -204,9 +204,9 @@ async def test_sinks_that_take_nothing_hold_the_consumer_and_what_is_due_stays_b
         async with asyncio.timeout(20):
             while not sinks.n_waiting or len(worker._due) < module._MAX_DUE:
                 await asyncio.sleep(0.01)
-        held_at = worker._consumer.at  # type: ignore[attr-defined]
+        held_at = worker._consumer.at
         await asyncio.sleep(0.3)
-        assert worker._consumer.at == held_at < len(stream)  # type: ignore[attr-defined]
+        assert worker._consumer.at == held_at < len(stream)
         assert len(worker._due) < module._MAX_DUE + N_FETCHED
         assert sinks.n_waiting == 1
         assert publisher.published == []
@@ -229,9 +229,9 @@ async def test_sinks_that_take_nothing_hold_the_consumer_after_a_moment_where_li
             while not sinks.n_waiting:
                 await asyncio.sleep(0.01)
         await asyncio.sleep(0.4)
-        held_at = worker._consumer.at  # type: ignore[attr-defined]
+        held_at = worker._consumer.at
         await asyncio.sleep(0.3)
-        assert worker._consumer.at == held_at < len(stream)  # type: ignore[attr-defined]
+        assert worker._consumer.at == held_at < len(stream)
         sinks.released.set()
         async with asyncio.timeout(30):
             while not publisher.published or publisher.published[-1][2] < len(stream):
