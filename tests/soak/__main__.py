@@ -58,7 +58,8 @@ _console: Final = Console()
 class Minute:
     """What was seen at the end of one minute, while the second process is away; counts are of the minute.
 
-    Predictions are those of the process that lives throughout."""
+    Predictions are those of the process that lives throughout.
+    """
 
     at_s: float
     n_taken: int

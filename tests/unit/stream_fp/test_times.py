@@ -168,6 +168,11 @@ def test_hour_that_daylight_saving_repeats_means_its_first_pass() -> None:
     assert local_us(date(2025, 11, 2), time(1, 30), NEW_YORK) == parse_timestamp_us("2025-11-02T05:30:00Z", UTC)
 
 
+def test_time_that_daylight_saving_skips_is_an_hour_later() -> None:
+    skipped = parse_timestamp_us("2025-03-09T02:30:00", ZoneInfo("America/New_York"))
+    assert skipped == parse_timestamp_us("2025-03-09T03:30:00-04:00", UTC)
+
+
 def test_leap_day_is_a_day_of_its_own() -> None:
     before, leap, after = (
         parse_timestamp_us(f"{day}T00:00:00", UTC) for day in ("2024-02-28", "2024-02-29", "2024-03-01")
