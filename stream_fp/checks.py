@@ -12,7 +12,8 @@ from msgspec import UNSET
 from stream_fp.errors import RecordInvalidError
 from stream_fp.messages import Message
 
-__all__ = ["MAX_INTENSITY", "MAX_PRICE", "MAX_SESSION_ID_LENGTH", "MIN_PRICE", "checked_event", "session_id_of"]
+__all__ = ["MAX_INTENSITY", "MAX_PRICE", "MAX_SESSION_ID_LENGTH", "MIN_PRICE", "checked_event", "event_fault",
+           "session_id_of"]  # fmt: skip
 
 #: Prices and intensities beyond these are no market data; within them no feature can leave the range of floats.
 MIN_PRICE: Final = 1e-9
@@ -48,23 +49,31 @@ def checked_event(message: Message) -> tuple[str, float | None, str | float]:
     Raises
     ------
     RecordInvalidError
-        When one of them is missing, or a number is out of bounds.
+        When one of them is missing, or a number is out of bounds (`event_fault`).
+    """
+    if (fault := event_fault(message)) is not None:
+        raise fault
+    # Real recordings write 0 where an event is about no price.
+    return message.event_type, message.price or None, message.timestamp  # type: ignore[return-value]
+
+
+def event_fault(message: Message) -> RecordInvalidError | None:
+    """Return what keeps an event from being used: something is missing, or a number is out of bounds; else None.
+
+    Not raised, because of floods of such events: to raise takes longer than to look.
     """
     event_type, price, stamp, intensity = message.event_type, message.price, message.timestamp, message.intensity
     if event_type is None or price is UNSET or stamp is None:
         absent = [name for name in ("timestamp", "event_type") if getattr(message, name) is None]
         absent += ["price"] if price is UNSET else []
-        raise RecordInvalidError(f"expected an event with `{'`, `'.join(absent)}`, got one without - at `$`")
-    if price is not None and not MIN_PRICE <= price <= MAX_PRICE:
-        if price != 0:
-            raise RecordInvalidError(
-                f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}], or null or 0 for none, got {price:g} "
-                "- at `$.price`"
-            )
-        price = None  # real recordings write 0 where an event is about no price
+        return RecordInvalidError(f"expected an event with `{'`, `'.join(absent)}`, got one without - at `$`")
+    if price is not None and not MIN_PRICE <= price <= MAX_PRICE and price != 0:
+        return RecordInvalidError(
+            f"expected a price in [{MIN_PRICE:g}, {MAX_PRICE:g}], or null or 0 for none, got {price:g} - at `$.price`"
+        )
     if intensity is not None and not -MAX_INTENSITY <= intensity <= MAX_INTENSITY:
-        raise RecordInvalidError(
+        return RecordInvalidError(
             f"expected an intensity in [-{MAX_INTENSITY:g}, {MAX_INTENSITY:g}] or null, got {intensity:g} "
             "- at `$.intensity`"
         )
-    return event_type, price, stamp
+    return None

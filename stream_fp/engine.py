@@ -14,11 +14,11 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from stream_fp.checks import checked_event, session_id_of
+from stream_fp.checks import checked_event, event_fault, session_id_of
 from stream_fp.completion import Schedule, SessionFacts, choose_yardstick, resolve_facts
 from stream_fp.engine_settings import EngineSettings
 from stream_fp.errors import RecordError, RecordInvalidError
-from stream_fp.messages import Message, Record, SessionMetadata, decode_message
+from stream_fp.messages import Message, Record, SessionMetadata, decode_error, decode_message
 from stream_fp.open_sessions import LONG_SILENCE_US, OpenSessions
 from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
 from stream_fp.phases import PHASE_CODES
@@ -161,17 +161,28 @@ class Engine:
         index = 0
         while index < len(records):
             stretch = self._begin_stretch()
-            reached = take_usual(
-                records, index, self._open.by_key, stretch, self._max_record_bytes, self._max_events_per_session
-            )
+            while True:
+                reached = take_usual(
+                    records, index, self._open.by_key, stretch, self._max_record_bytes, self._max_events_per_session
+                )
+                index = abs(reached)
+                if reached < 0 or index == len(records):
+                    message = None
+                    break
+                message = self._read(records[index], stretch.error)
+                if isinstance(message, Message):
+                    break
+                # Such a record changes nothing, so what the stretch started from still holds: floods of them cost the
+                # others little.
+                outcomes += self._refused(records[index], message)
+                index += 1
             self._end_stretch(stretch)
-            index = abs(reached)
             if reached < 0:
                 record = records[index - 1]
                 key: Any = record.key
                 outcomes += self._cross(self._open.by_key[key], record, key)
-            elif index < len(records):
-                outcomes += self._take_one(records[index])
+            elif isinstance(message, Message):
+                outcomes += self._take_one(records[index], message)
                 index += 1
         self.position = records[-1].offset + 1
         return outcomes
@@ -203,22 +214,47 @@ class Engine:
             decode_message(value, self._settings.max_record_bytes)
         self.decode_ns.append(clock() - started_ns)
 
-    def _take_one(self, record: Record) -> Sequence[Outcome]:
-        self.position = record.offset + 1
-        self.counts.consumed += 1
+    def _read(self, record: Record, known: Exception | None = None) -> Message | RecordError:
+        """Return the message of a record, or what keeps it from being used, whatever sessions there are.
+
+        `known` is what decoding it has raised, where that is known already.
+        """
+        if known is not None:
+            return decode_error(known)
         try:
-            return self._apply(record, decode_message(record.value, self._settings.max_record_bytes))
+            message = decode_message(record.value, self._max_record_bytes)
         except RecordError as error:
-            name = type(error).__name__
-            _count(self.counts.dead_lettered, name)
-            if self._silent:
-                return _NOTHING
-            return (DeadLetter(record=record, stage=error.stage, error_class=name, message=str(error)),)
+            return error
+        if not record.key:
+            return RecordInvalidError("expected the session id as record key, got no key")
+        kind = message.kind
+        if kind == "event":
+            return event_fault(message) or message
+        if kind == "session_start" or kind == "session_end":  # noqa: PLR1714 - no set to look in
+            return message
+        return RecordInvalidError(
+            f"expected `event`, `session_start` or `session_end`, got {kind[:64]!r} - at `$.kind`"
+        )
+
+    def _take_one(self, record: Record, message: Message) -> Sequence[Outcome]:
+        self.position = record.offset + 1
+        try:
+            outcomes = self._apply(record, message)
+        except RecordError as error:
+            return self._refused(record, error)
+        self.counts.consumed += 1
+        return outcomes
+
+    def _refused(self, record: Record, error: RecordError) -> Sequence[Outcome]:
+        name = type(error).__name__
+        self.counts.consumed += 1
+        _count(self.counts.dead_lettered, name)
+        if self._silent:
+            return _NOTHING
+        return (DeadLetter(record=record, stage=error.stage, error_class=name, message=str(error)),)
 
     def _apply(self, record: Record, message: Message) -> Sequence[Outcome]:
-        key = record.key
-        if not key:
-            raise RecordInvalidError("expected the session id as record key, got no key")
+        key: Any = record.key
         session = self._open.by_key.get(key)
         if message.session_id is not None:
             session_id = session.id if session is not None else session_id_of(key)
@@ -230,11 +266,7 @@ class Engine:
             return self._event(record, key, session, message)
         if message.kind == "session_start":
             return self._start(record, key, session, message)
-        if message.kind == "session_end":
-            return self._end(key, session)
-        raise RecordInvalidError(
-            f"expected `event`, `session_start` or `session_end`, got {message.kind[:64]!r} - at `$.kind`"
-        )
+        return self._end(key, session)
 
     def pass_over(self, position: int) -> None:
         """Take note that there is no record below `position` any more (markers, aborted or deleted records)."""

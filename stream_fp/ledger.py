@@ -67,11 +67,16 @@ class PartitionLedger:
         self._books = (self._books[0], counts)
         self._n_rebuilt += engine.n_rebuilt
         engine.n_rebuilt = 0
+        held_back: dict[str, int] = {}
         for outcome in outcomes:
-            if isinstance(outcome, DeadLetter):
-                self._log_dead_letter(outcome)
-            else:
+            if isinstance(outcome, Published):
                 self._observe(outcome)
+            elif (kind := outcome.error_class) in held_back:
+                held_back[kind] += 1  # in a flood, without a look at the clock for each
+            elif not self._log_dead_letter(outcome):
+                held_back[kind] = 0
+        for kind, n in held_back.items():
+            self._dead_letter_rations[kind].hold_back(n)
 
     def rebuilding(self, n_left: int) -> None:
         """Take note of how many records there are to read again."""
@@ -125,8 +130,11 @@ class PartitionLedger:
             extra={"session_id": session_id, "offset": outcome.record.offset, "held_back": held_back},
         )  # fmt: skip
 
-    def _log_dead_letter(self, outcome: DeadLetter) -> None:
-        ration = self._dead_letter_rations.setdefault(outcome.error_class, Ration(*_DEAD_LETTERS_LOGGED))
+    def _log_dead_letter(self, outcome: DeadLetter) -> bool:
+        """Log one if its ration allows; tells whether it did."""
+        ration = self._dead_letter_rations.get(outcome.error_class)
+        if ration is None:
+            ration = self._dead_letter_rations[outcome.error_class] = Ration(*_DEAD_LETTERS_LOGGED)
         if (held_back := ration.take()) is not None:
             key = outcome.record.key
             self._log.warning(
@@ -137,3 +145,4 @@ class PartitionLedger:
                     "held_back": held_back,
                 },
             )  # fmt: skip
+        return held_back is not None

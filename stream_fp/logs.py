@@ -67,6 +67,10 @@ class Ration:
         self._as_of_s = clock()
         self._n_held_back = 0
 
+    def hold_back(self, n: int) -> None:
+        """Count `n` more lines as held back."""
+        self._n_held_back += n
+
     def take(self) -> int | None:
         """Return how many were held back since the last one, if this one may come; else None."""
         now_s = self._clock()

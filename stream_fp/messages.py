@@ -26,6 +26,7 @@ __all__ = [
     "Record",
     "RestOfSession",
     "SessionMetadata",
+    "decode_error",
     "decode_message",
     "decode_unchecked",
     "encode_prediction",
@@ -171,6 +172,8 @@ _BACKSLASH: Final = ord("\\")
 _NESTING: Final = np.zeros(256, np.int8)
 _NESTING[list(b"{[")], _NESTING[list(b"}]")] = 1, -1
 
+#: What bytes may raise that are no message.
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Decodes bytes as msgspec does: raises its errors, knows no limit of length.
 decode_unchecked: Final = msgspec.json.Decoder(Message).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -236,10 +239,15 @@ def decode_message(value: bytes | None, max_bytes: int = sys.maxsize) -> Message
         raise RecordDecodeError(f"expected JSON nested at most {MAX_JSON_DEPTH} deep, got {depth}")
     try:
         return decode_unchecked(value)
-    except msgspec.ValidationError as error:
-        raise RecordDecodeError(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RecordDecodeError(f"expected a JSON message, got other bytes: {error}") from error
+    except UNDECODABLE as error:
+        raise decode_error(error) from error
+
+
+def decode_error(error: Exception) -> RecordDecodeError:
+    """Return what to say of a value for which `decode_unchecked` has raised one of `UNDECODABLE`."""
+    if isinstance(error, msgspec.ValidationError):
+        return RecordDecodeError(str(error))
+    return RecordDecodeError(f"expected a JSON message, got other bytes: {error}")
 
 
 def encode_prediction(prediction: Prediction) -> bytes:

@@ -70,7 +70,7 @@ _FAR_BEHIND: Final = 10
 _BURST_S: Final = 0.02
 _LOOK_MS: Final = 1
 #: More is not gathered while a transaction is under way, neither in number nor in bytes of dead letters.
-_MAX_DUE: Final = 4 * _MAX_GATHERED
+_MAX_DUE: Final = 20 * _MAX_GATHERED
 _MAX_DUE_BYTES: Final = 16 * 2**20
 #: So much longer than usual for a transaction is a sign that the broker has no time for more.
 _MAX_AHEAD_S: Final = 1.0
@@ -364,7 +364,9 @@ class PartitionWorker:
         if made and not self._due:
             self._due_since_s = time.monotonic()
         self._due += made
-        self._n_due_bytes += sum(_n_bytes_of(one.record) for one in made if isinstance(one, DeadLetter))
+        for one in made:
+            if type(one) is DeadLetter:  # twice as quick as `isinstance`, for floods of them
+                self._n_due_bytes += _n_bytes_of(one.record)
         await self._publish_due(engine, found_some=bool(made))
         if self._publishing is None and not self._due:
             self.furthest = max(self.furthest, engine.position or 0)
@@ -556,6 +558,6 @@ class PartitionWorker:
 
 
 def _n_bytes_of(record: Record) -> int:
+    n_bytes = len(record.value or b"") + len(record.key or b"")
     headers = getattr(record, "headers", ())
-    n_in_headers = sum(len(name) + len(text or b"") for name, text in headers)
-    return len(record.value or b"") + len(record.key or b"") + n_in_headers
+    return n_bytes + sum(len(name) + len(text or b"") for name, text in headers) if headers else n_bytes

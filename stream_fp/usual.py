@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
+from msgspec import UNSET
 from msgspec.structs import astuple
 
 from stream_fp.checks import MAX_INTENSITY, MAX_PRICE, MIN_PRICE
-from stream_fp.messages import MAX_JSON_DEPTH, Record, decode_unchecked, may_be_too_deep
+from stream_fp.messages import MAX_JSON_DEPTH, UNDECODABLE, Record, decode_unchecked, may_be_too_deep
 from stream_fp.phases import PHASE_CODES
 from stream_fp.sessions import CODE_BITS, NO_REGIME, Session, pack_row
 from stream_fp.stamps import IS_COMPILED, digits_us
@@ -30,9 +30,8 @@ _MIN_PRICE: float = MIN_PRICE
 _MAX_PRICE: float = MAX_PRICE
 _MAX_INTENSITY: float = MAX_INTENSITY
 _MAX_JSON_DEPTH: int = MAX_JSON_DEPTH
-#: What a record that is not as usual may raise where it is taken for one: it has no value or key, its session is not
-#: known yet, its price is missing, its value is no message.
-_NOT_USUAL: Final = (TypeError, KeyError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: What a record that is not as usual may raise where it is taken for one, beside `UNDECODABLE`: it has no value.
+_NOT_USUAL: Final = TypeError
 
 
 class Stretch:
@@ -48,9 +47,11 @@ class Stretch:
         Events held, and how many may be.
     n_applied, n_late : int
         Records that were applied, and those of sessions that have had their last checkpoint.
+    error : Exception or None
+        Where the first record that was not taken is no message: what decoding it has raised.
     """
 
-    __slots__ = ("deadline_us", "n_applied", "n_events", "n_late", "n_room", "watermark_us")
+    __slots__ = ("deadline_us", "error", "n_applied", "n_events", "n_late", "n_room", "watermark_us")
 
     def __init__(self) -> None:
         self.watermark_us: int = -1
@@ -59,6 +60,7 @@ class Stretch:
         self.n_room: int = 0
         self.n_applied: int = 0
         self.n_late: int = 0
+        self.error: Exception | None = None
 
 
 def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
@@ -90,7 +92,8 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
     """
     watermark_us, deadline_us = stretch.watermark_us, stretch.deadline_us
     n_events, n_room, n_applied, n_late = stretch.n_events, stretch.n_room, 0, 0
-    index, n_records, crossed = first, len(records), False
+    index, n_records, n_bytes, crossed = first, len(records), 0, False
+    stretch.error = None
     while index < n_records:
         record = records[index]
         try:
@@ -101,7 +104,9 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
                 break
             message: Any = decode_unchecked(value if n_bytes <= max_bytes else b"")
             key: Any = record.key
-            session = sessions[key]
+            session = sessions.get(key)
+            if session is None:
+                break
             # All fields at once, in the order of `Message`: one by one they take a third longer.
             kind, session_id, stamp, event_type, price, intensity, regime, event_id, _ = astuple(message)
             time_us = digits_us(stamp) if IS_COMPILED and type(stamp) is str else -1
@@ -130,6 +135,8 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
                 break
             if event_type is None or event_id is not None or kind != "event":
                 break
+            if price is UNSET:
+                break
             price_known = _NAN
             if price is not None:
                 price_known = price
@@ -141,6 +148,10 @@ def take_usual(  # noqa: C901, PLR0912, PLR0915, PLR0917 - the hot loop
                 if not -_MAX_INTENSITY <= intensity_known <= _MAX_INTENSITY:
                     break
         except _NOT_USUAL:
+            break
+        except UNDECODABLE as error:
+            if 0 < n_bytes <= max_bytes:
+                stretch.error = error
             break
         index += 1
         watermark_us = moved_us

@@ -25,7 +25,6 @@ _RETRY_BACKOFF_MS: Final = 10
 #: Fetched of a partition at once, and a record that is larger all the same. It is decoded at once, while nothing else
 #: has its turn: that takes 2 ms where it is not compressed. Speed is the same from 128 KiB to 2 MiB.
 _FETCH_BYTES: Final = 2**19
-_BATCH_BYTES: Final = 2**17
 #: A consumer that takes nothing for so many times `stall_exit_s` leaves its group: later than the service ends by
 #: itself, or it would stay behind without partitions, and nobody would know that records wait.
 _POLL_INTERVAL: Final = 2
@@ -61,7 +60,7 @@ def new_reader(settings: Settings, *, isolation_level: str = "read_committed") -
 
 
 def new_producer(
-    settings: Settings, transactional_id: str | None, *, compress: bool = False, batch_bytes: int | None = None
+    settings: Settings, transactional_id: str | None, *, batch_bytes: int = 2**17, compress: bool = False
 ) -> AIOKafkaProducer:
     """Return a producer, not started; idempotent in any case, transactional where it has an id.
 
@@ -73,7 +72,7 @@ def new_producer(
         enable_idempotence=settings.delivery == "exactly-once",
         acks="all",
         max_request_size=settings.max_request_bytes,
-        max_batch_size=batch_bytes or _BATCH_BYTES,
+        max_batch_size=batch_bytes,
         compression_type="gzip" if compress else None,
         # A transaction that begins before the broker has written the markers of the one before is told to come again.
         # The client then waits for so long, by default 100 ms, with everything that is due.

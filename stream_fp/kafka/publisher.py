@@ -52,9 +52,9 @@ _LARGEST_KEPT: Final[tuple[tuple[float, float], ...]] = (
     (100_000, math.inf),
     (1_000, 1_000),
 )
-#: Brokers judge the size of a batch: after so many refusals they are small.
-_REFUSALS_BEFORE_SMALL_BATCHES: Final = 2
-_SMALL_BATCH_BYTES: Final = 6 * 2**10
+#: Of a batch, by the same number: brokers judge its size, and take a megabyte where nobody has set `max.message.bytes`.
+#: The client takes the next one only when it has sent the last, so floods of dead letters want large ones.
+_BATCH_BYTES: Final = (768 * 2**10, 128 * 2**10, 6 * 2**10)
 _MAX_REASON_LENGTH: Final = 1_000
 #: Records handed to the client before others have their turn; it takes some 40 us for each, and of dead letters, which
 #: are handed over in batches, a tenth of that.
@@ -103,8 +103,14 @@ class Publisher:
         self._output_partition = partition.partition if partition.partition < n_output_partitions else None
         self._consumer = consumer
         self._compress = n_refused >= 1
-        self._batch_bytes = _SMALL_BATCH_BYTES if n_refused >= _REFUSALS_BEFORE_SMALL_BATCHES else None
+        self._batch_bytes = _BATCH_BYTES[min(n_refused, len(_BATCH_BYTES) - 1)]
         self._largest_value, self._largest_rest = _LARGEST_KEPT[min(n_refused, len(_LARGEST_KEPT) - 1)]
+        self._keeps_all = self._largest_value == math.inf
+        self._source_headers = [
+            _error_header("topic", partition.topic),
+            _error_header("partition", str(partition.partition)),
+        ]
+        self._kind_headers: dict[tuple[str, str], Headers] = {}
         self._exactly_once = settings.delivery == "exactly-once"
         self._producer: AIOKafkaProducer | None = None
         self._transactions: Transactions | None = None
@@ -204,18 +210,21 @@ class Publisher:
         """
         # The wall clock goes into a header and nowhere else: key and value are the same in live and replay.
         processed_at = datetime.now(UTC).isoformat().encode()
-        records = [self._to_record(outcome, processed_at) for outcome in outcomes]
+        dead_letters = [outcome for outcome in outcomes if isinstance(outcome, DeadLetter)]
+        predictions = [outcome for outcome in outcomes if isinstance(outcome, Published)]
+        records = [self._to_record(prediction, processed_at) for prediction in predictions]
         if self._tracing is None:
-            await self._publish(records, low_offset, progress)
+            await self._publish(records, dead_letters, low_offset, progress)
             return
-        with self._tracing.publishing(outcomes, self._partition) as spans:
-            for outcome, record, context in zip(outcomes, records, spans.headers, strict=True):
-                # A dead letter's headers are those that it came with, its context among them.
-                if isinstance(outcome, Published):
-                    record["headers"] += context
-            await self._publish(records, low_offset, progress)
+        with self._tracing.publishing([*predictions, *dead_letters], self._partition) as spans:
+            # A dead letter's headers are those that it came with, its context among them.
+            for record, context in zip(records, spans.headers, strict=False):
+                record["headers"] += context
+            await self._publish(records, dead_letters, low_offset, progress)
 
-    async def _publish(self, records: list[dict[str, Any]], low_offset: int, progress: Progress) -> None:
+    async def _publish(
+        self, records: list[dict[str, Any]], dead_letters: list[DeadLetter], low_offset: int, progress: Progress
+    ) -> None:
         offsets = {self._partition: OffsetAndMetadata(low_offset, progress.encode())}
         producer = self._producer
         if producer is None:
@@ -225,17 +234,19 @@ class Publisher:
         # client has died (aiokafka #1098, #1151), it would never come to an end.
         async with asyncio.timeout(self._settings.transaction_timeout_s):
             if self._transactions is not None:
-                await _translated(self._publish_in_transaction(producer, self._transactions, records, offsets))
+                publishing = self._publish_in_transaction(producer, self._transactions, records, dead_letters, offsets)
             else:
-                await _translated(self._publish_at_least_once(producer, records, offsets))
+                publishing = self._publish_at_least_once(producer, records, dead_letters, offsets)
+            await _translated(publishing)
 
     async def _publish_at_least_once(
         self,
         producer: AIOKafkaProducer,
         records: Sequence[dict[str, Any]],
+        dead_letters: Sequence[DeadLetter],
         offsets: dict[TopicPartition, OffsetAndMetadata],
     ) -> None:
-        await self._send(producer, records)
+        await self._send(producer, records, dead_letters)
         await self._consumer.commit(offsets)
 
     async def _publish_in_transaction(
@@ -243,25 +254,26 @@ class Publisher:
         producer: AIOKafkaProducer,
         transactions: Transactions,
         records: Sequence[dict[str, Any]],
+        dead_letters: Sequence[DeadLetter],
         offsets: dict[TopicPartition, OffsetAndMetadata],
     ) -> None:
         # Not `producer.transaction()`: it would try to abort after a failure, with a producer that may be unable to.
         await transactions.begin()
         await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
-        await self._send(producer, records)
+        await self._send(producer, records, dead_letters)
         started_s = time.perf_counter()
         await producer.commit_transaction()
         self.commit_s = time.perf_counter() - started_s
         transactions.open_ahead()
 
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[dict[str, Any]]) -> None:
-        """Hand records to the client, and wait until the broker has acknowledged them."""
-        dead_letters = [record for record in records if "timestamp" in record]
+    async def _send(
+        self, producer: AIOKafkaProducer, records: Sequence[dict[str, Any]], dead_letters: Sequence[DeadLetter]
+    ) -> None:
+        """Hand predictions and dead letters to the client, and wait until the broker has acknowledged them."""
         letters = await self._send_dead_letters(producer, dead_letters) if dead_letters else []
         acknowledgements = list[Awaitable[object]](letters)
         for n_sent, record in enumerate(records, 1):
-            if "timestamp" not in record:
-                acknowledgements.append(await producer.send(**record))
+            acknowledgements.append(await producer.send(**record))
             if n_sent % _SENT_AT_ONCE == 0:
                 await asyncio.sleep(0)
         try:
@@ -272,7 +284,7 @@ class Publisher:
             raise
 
     async def _send_dead_letters(
-        self, producer: AIOKafkaProducer, dead_letters: Sequence[dict[str, Any]]
+        self, producer: AIOKafkaProducer, dead_letters: Sequence[DeadLetter]
     ) -> list[asyncio.Future[object]]:
         """Hand dead letters to the client in batches: whoever floods the topic with them must not hold up the rest.
 
@@ -283,43 +295,54 @@ class Publisher:
         partition = partitions[self._partition.partition % len(partitions)]
         acknowledgements = []
         batch = producer.create_batch()
-        for n_sent, letter in enumerate(dead_letters, 1):
-            self._check_size(letter)
-            if batch.append(**letter) is None:  # full
+        self._check_size(*self._dead_letter(dead_letters[0]))
+        for n_sent, outcome in enumerate(dead_letters, 1):
+            timestamp: int = outcome.record.timestamp  # type: ignore[attr-defined]
+            key, value, headers = self._dead_letter(outcome)
+            if batch.append(timestamp=timestamp, key=key, value=value, headers=headers) is None:  # full
                 acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
-                batch = producer.create_batch()
-                batch.append(**letter)  # the first one always fits
+                self._check_size(key, value, headers)
+                batch = producer.create_batch()  # the first one always fits
+                batch.append(timestamp=timestamp, key=key, value=value, headers=headers)
             if n_sent % _SENT_AT_ONCE == 0:
                 await asyncio.sleep(0)
         acknowledgements.append(await producer.send_batch(batch, topic, partition=partition))
         return acknowledgements
 
-    def _check_size(self, letter: dict[str, Any]) -> None:
-        """Refuse what the client would refuse if it were not part of a batch."""
-        n_bytes = _RECORD_OVERHEAD + len(letter["key"] or b"") + len(letter["value"] or b"")
-        n_bytes += sum(_HEADER_OVERHEAD + len(name) + len(text or b"") for name, text in letter["headers"])
+    def _check_size(self, key: bytes | None, value: bytes | None, headers: Headers) -> None:
+        """Refuse what the client would refuse if it were not part of a batch: such a one is the first of its batch."""
+        n_bytes = _RECORD_OVERHEAD + len(key or b"") + len(value or b"")
+        n_bytes += sum(_HEADER_OVERHEAD + len(name) + len(text or b"") for name, text in headers)
         if n_bytes > self._settings.max_request_bytes:
             self.has_refused_dead_letter = True
             raise MessageSizeTooLargeError(
                 f"a dead letter of {n_bytes} bytes, with `max_request_bytes` = {self._settings.max_request_bytes}"
             )
 
-    def _to_record(self, outcome: Outcome, processed_at: bytes) -> dict[str, Any]:
-        match outcome:
-            case Published():
-                return {
-                    "topic": self._settings.output_topic,
-                    "partition": self._output_partition,
-                    "key": outcome.key,
-                    "value": encode_prediction(outcome.prediction),
-                    "headers": self._prediction_headers(outcome, processed_at),
-                }
-            case DeadLetter():
-                return self._to_dead_letter(outcome)
+    def _to_record(self, outcome: Published, processed_at: bytes) -> dict[str, Any]:
+        return {
+            "topic": self._settings.output_topic,
+            "partition": self._output_partition,
+            "key": outcome.key,
+            "value": encode_prediction(outcome.prediction),
+            "headers": self._prediction_headers(outcome, processed_at),
+        }
 
-    def _to_dead_letter(self, outcome: DeadLetter) -> dict[str, Any]:
+    def _dead_letter(self, outcome: DeadLetter) -> tuple[bytes | None, bytes | None, Headers]:
+        """Return key, value and headers."""
         record: Any = outcome.record
-        key, value, headers = record.key, record.value, list(record.headers)
+        kind = outcome.stage, outcome.error_class
+        if kind not in self._kind_headers:  # few
+            self._kind_headers[kind] = [_error_header("stage", kind[0]), _error_header("class", kind[1])]
+        errors = [
+            *self._source_headers,
+            ("stream_fp.errors.offset", b"%d" % record.offset),
+            *self._kind_headers[kind],
+            ("stream_fp.errors.message", outcome.message[:_MAX_REASON_LENGTH].encode("utf-8", "replace")),
+        ]
+        key, value, headers = record.key, record.value, record.headers
+        if self._keeps_all:
+            return key, value, [*headers, *errors] if headers else errors
         omitted: dict[str, int] = {}
         if value is not None and len(value) > self._largest_value:
             omitted["value"], value = len(value), None
@@ -327,9 +350,8 @@ class Publisher:
             omitted["key"], key = len(key), None
         if (n_bytes := sum(len(name.encode()) + len(text or b"") for name, text in headers)) > self._largest_rest:
             omitted["headers"], headers = n_bytes, []
-        headers += self._error_headers(outcome)
-        headers += [(f"stream_fp.errors.{what}_omitted_bytes", str(n).encode()) for what, n in omitted.items()]
-        return {"timestamp": record.timestamp, "key": key, "value": value, "headers": headers}
+        errors += [_error_header(f"{what}_omitted_bytes", str(n)) for what, n in omitted.items()]
+        return key, value, [*headers, *errors]
 
     def _prediction_headers(self, outcome: Published, processed_at: bytes) -> Headers:
         source = f"{self._partition.topic}-{self._partition.partition}@{outcome.record.offset}"
@@ -341,16 +363,9 @@ class Publisher:
         ]
         return [*headers, (OWED_HEADER, b"1")] if outcome.is_owed else headers
 
-    def _error_headers(self, outcome: DeadLetter) -> Headers:
-        facts = {
-            "topic": self._partition.topic,
-            "partition": str(self._partition.partition),
-            "offset": str(outcome.record.offset),
-            "stage": outcome.stage,
-            "class": outcome.error_class,
-            "message": outcome.message[:_MAX_REASON_LENGTH],
-        }
-        return [(f"stream_fp.errors.{name}", text.encode("utf-8", "replace")) for name, text in facts.items()]
+
+def _error_header(name: str, text: str) -> tuple[str, bytes]:
+    return f"stream_fp.errors.{name}", text.encode()
 
 
 async def _translated(call: Awaitable[None]) -> None:

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_fp.engine import Engine
+from stream_fp.errors import RecordError
+from stream_fp.messages import Message
 from stream_fp.outcomes import Outcome
 from stream_fp.sessions import BYTES_PER_EVENT, BYTES_PER_SESSION
 from stream_fp.times import MINUTE_US
@@ -91,6 +93,14 @@ def state_of(engine: Engine) -> tuple[object, ...]:
     return engine.counts, engine.position, engine.low_offset, engine.watermark_us, memory, rows, touched
 
 
+def in_the_general_way(engine: Engine, record: Record) -> Sequence[Outcome]:
+    message = engine._read(record)
+    if isinstance(message, RecordError):
+        engine.position = record.offset + 1
+        return engine._refused(record, message)
+    return engine._take_one(record, message)
+
+
 @given(stream=streams(), bounds=st.sampled_from(BOUNDS), sizes=st.lists(st.integers(1, 20), min_size=1))
 @settings(max_examples=400, deadline=None)
 def test_batches_of_any_size_come_to_the_same_as_the_general_way(
@@ -108,7 +118,7 @@ def test_batches_of_any_size_come_to_the_same_as_the_general_way(
         first += size
         outcomes = [describe(outcome) for outcome in batches.process_all(part)]
         assert outcomes == [describe(outcome) for record in part for outcome in singles.process(record)]
-        assert outcomes == [describe(outcome) for record in part for outcome in general._take_one(record)]
+        assert outcomes == [describe(outcome) for record in part for outcome in in_the_general_way(general, record)]
         assert state_of(batches) == state_of(singles) == state_of(general)
     seen = [[(one.session_id, one.times_us.tolist()) for one in forecaster.seen] for forecaster in forecasters]
     assert seen[0] == seen[1] == seen[2]
@@ -133,9 +143,9 @@ def test_ordinary_stream_hardly_ever_takes_the_general_way() -> None:
     taken: list[int] = []
     general = engine._take_one
 
-    def noted(one: Record) -> Sequence[Outcome]:
+    def noted(one: Record, message: Message) -> Sequence[Outcome]:
         taken.append(one.offset)
-        return general(one)
+        return general(one, message)
 
     engine._take_one = noted  # type: ignore[method-assign, assignment]
     values = [

@@ -10,6 +10,7 @@ import ast
 import errno
 import functools
 import math
+import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
@@ -24,10 +25,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stream_fp.checks import MAX_SESSION_ID_LENGTH, checked_event, session_id_of
+from stream_fp.checks import MAX_INTENSITY, MAX_SESSION_ID_LENGTH, checked_event, event_fault, session_id_of
 from stream_fp.classifier import (
     AssignmentMethod,
     Classifier,
@@ -40,15 +41,18 @@ from stream_fp.classifier import (
 from stream_fp.completion import CompletionPolicy, Schedule, SessionFacts, choose_yardstick, resolve_facts
 from stream_fp.disk import may_pass
 from stream_fp.documents import adapt_document, is_document
-from stream_fp.errors import DocumentError, ModelError, RecordError, RecordInvalidError
+from stream_fp.errors import DocumentError, ModelError, RecordDecodeError, RecordError, RecordInvalidError
 from stream_fp.features import RANGE, range_of_log
 from stream_fp.forecast import final_range_pct, predicted_stats, top_phases, volatility_class
 from stream_fp.library import Library, load_library, load_metadata
 from stream_fp.messages import (
     MAX_JSON_DEPTH,
+    UNDECODABLE,
     Message,
     SessionMetadata,
+    decode_error,
     decode_message,
+    decode_unchecked,
     may_be_too_deep,
 )
 from stream_fp.open_sessions import OpenSessions
@@ -106,11 +110,32 @@ def test_any_key_is_a_session_id_or_refused(key: bytes) -> None:
 @settings(max_examples=150)
 def test_any_message_is_an_event_within_its_bounds_or_refused(fields: dict[str, Any]) -> None:
     try:
-        event_type, price, stamp = checked_event(decode_message(msgspec.json.encode(fields)))
+        message = decode_message(msgspec.json.encode(fields))
     except RecordError:
         return
+    fault = event_fault(message)
+    if fault is not None:
+        assert str(fault).startswith("expected ")
+        with pytest.raises(RecordInvalidError, match=re.escape(str(fault))):
+            checked_event(message)
+        return
+    event_type, price, stamp = checked_event(message)
     assert (event_type, stamp) == (fields["event_type"], fields["timestamp"])
     assert price is None or (price == fields["price"] and 1e-9 <= price <= 1e12)
+    assert abs(message.intensity or 0) <= MAX_INTENSITY
+
+
+@given(content=st.binary(max_size=100))
+@example(b'{"price": "high"}')
+@example(b'{"kind": "\xff"}')
+def test_whatever_cannot_be_decoded_has_the_same_reason_wherever_it_was_tried(content: bytes) -> None:
+    try:
+        decode_unchecked(content)
+    except UNDECODABLE as error:
+        reason = decode_error(error)
+        with pytest.raises(RecordDecodeError) as caught:
+            decode_message(content)
+        assert not content or str(caught.value) == str(reason)
 
 
 @given(value=JSON, depth=st.integers(0, 2 * MAX_JSON_DEPTH))

@@ -7,6 +7,7 @@ documented error; every other exception is a finding, and so is a broken invaria
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import math
 from collections.abc import Callable, Iterator
@@ -46,6 +47,8 @@ _BOUNDS: Final[tuple[dict[str, Any], ...]] = (
     {"max_record_bytes": 200},
     {"timezone": "America/New_York", "checkpoints_pct": (25.0, 50.0)},
 )
+#: What a record does may depend on those before it; but a finding has to be found again from its input alone.
+_RECORDS_AN_ENGINE: Final = 8
 _decode_prediction: Final = msgspec.json.Decoder(Prediction).decode
 
 
@@ -89,6 +92,41 @@ def engine_target(folder: Path) -> Target:
                 [_content(one) for one in outcomes if one.record.offset >= middle],
                 "rebuilt and never stopped",
             )
+
+    return target
+
+
+def record_target(folder: Path) -> Target:
+    """One record, of a session that is open or not, through an engine that lives on: quick, so that many are tried."""
+    classifier = Classifier(load_library(write_tiny_library(folder / "v0.0.1")))
+    library = classifier.library
+    opening = b'{"timestamp": "2025-07-29T13:35:00Z", "event_type": "expansion", "price": 23162.25}'
+    key = b"NY_AM_2025-07-29"
+
+    def new_engine() -> Engine:
+        engine = Engine(
+            Predictor(classifier), EngineSettings(min_events=2), schedules=library.schedules,
+            typical_events=library.typical_events,
+        )  # fmt: skip
+        engine.process(Record(0, key, opening))
+        return engine
+
+    engine = new_engine()
+
+    def target(data: bytes) -> None:
+        nonlocal engine
+        found_key, has_value, value = data.partition(_KEY_END)
+        offset = engine.position or 0
+        before = engine.counts.consumed
+        outcomes = engine.process(Record(offset, found_key or key, value if has_value else data))
+        for outcome in outcomes:
+            _content(outcome)
+        counts = engine.counts
+        n_known = counts.applied + sum(counts.dead_lettered.values()) + sum(counts.ignored.values())
+        _same((counts.consumed, engine.position), (before + 1, offset + 1), "records taken")
+        _same(counts.consumed, n_known, "consumed and what became of it")
+        if offset >= _RECORDS_AN_ENGINE:
+            engine = new_engine()
 
     return target
 
@@ -172,6 +210,7 @@ def bars_target(folder: Path) -> Target:
 
 TARGETS: Final[dict[str, Callable[[Path], Target]]] = {
     "engine": engine_target,
+    "records": record_target,
     "documents": document_target,
     "settings": settings_target,
     "artifacts": artifacts_target,
@@ -256,7 +295,7 @@ def _spoil(document: Any, chooser: _Chooser) -> None:  # noqa: ANN401 - JSON
             case 2:
                 where[key] = where[keys[chooser.below(len(keys))]]
             case _:
-                where[key] = _ODD[chooser.below(len(_ODD))]
+                where[key] = copy.deepcopy(_ODD[chooser.below(len(_ODD))])  # the next step may spoil it
         return
 
 

@@ -455,7 +455,11 @@ async def test_dead_letter_without_key_and_value_is_published_like_any_other(des
     assert dict(found.headers)["stream_fp.errors.offset"] == str(record.offset).encode()
 
 
-async def test_flood_of_dead_letters_goes_to_one_partition_in_its_order(desk: Desk) -> None:
+async def test_flood_of_dead_letters_goes_to_one_partition_in_its_order(
+    desk: Desk, topic_factory: TopicFactory
+) -> None:
+    topic = await topic_factory(3, prefix="dlq")
+    desk.settings = msgspec.structs.replace(desk.settings, dead_letter_topic=topic)
     record = await desk.record()
     flood = [dataclasses.replace(record, offset=n, value=b"{%d" % n, key=b"%d" % (n % 7)) for n in range(3_000)]
     made = prediction(record)
