@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import for_code
+from hypothesis import HealthCheck, settings
 
 from tests.support.broker import Broker, BrokerUnavailableError, LocalKafka, running_broker
 from tests.support.lacking import lacking
@@ -31,6 +32,12 @@ REQUIRE_BROKER = "STREAM_FP_REQUIRE_BROKER"
 _broker_used = pytest.StashKey[Broker]()
 _broker_lacking = pytest.StashKey[str]()
 _brokers_of_workers = pytest.StashKey[list[str]]()
+
+
+# How long an example takes says as much of the machine as of the code: times are measured by benchmarks. Set here, for
+# a test's own settings begin with these as soon as its file is read.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

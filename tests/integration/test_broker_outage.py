@@ -22,10 +22,14 @@ from stream_fp.kafka.progress import Progress
 from stream_fp.kafka.publisher import Publisher
 from stream_fp.outcomes import DeadLetter
 from tests.conftest import Cluster
-from tests.support.builders import Record, write_tiny_library
+from tests.support.builders import SESSION_ID, Record, write_tiny_library
 from tests.support.service import running_service
+from tests.support.solo import Setup, events, not_ready
+from tests.support.topics import consumed
 
 PARTITION = TopicPartition("events", 0)
+#: `broker.session.timeout.ms` of the tests' brokers, and time for the others to hear of it.
+_FENCED_AFTER_S = 8.0
 
 
 class LetterRecord(Record):
@@ -107,3 +111,36 @@ async def test_service_whose_broker_stays_away_says_so_and_ends(cluster: Cluster
         assert said == {"service: no broker has said whether records wait"}
         assert "giving up after 10 s (setting `stall_exit_s`)" in service.output().strip().splitlines()[-1]
         assert "Traceback" not in service.output()
+
+
+async def test_output_topic_with_too_few_replicas_holds_the_partition_until_they_are_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    kafka = cluster(3)
+    setup = Setup(
+        broker=kafka.bootstrap_servers, topic="events", output_topic="out", model=write_tiny_library(tmp_path / "v"),
+        log=tmp_path / "log",
+    )  # fmt: skip
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(setup.topic, 1, 3)])
+    await admin.create_topics([NewTopic("out", 1, 3, topic_configs={"min.insync.replicas": "3"})])
+    await admin.close()
+    patience = ("--transaction-timeout-s", "4", "--request-timeout-s", "4")
+    async with running_service(setup.log, *setup.arguments, *patience) as service:
+        await service.wait_ready()
+        await setup.publish(*events(0, 20))
+        await consumed(service, 20)
+        await asyncio.to_thread(kafka.kill, kafka.node_ids[-1])
+        await asyncio.sleep(_FENCED_AFTER_S)  # until then the broker counts as one that is in step
+        await setup.publish(*events(20, 60))
+        await not_ready(service, "starting over after")
+        assert await setup.predictions() == []
+        await asyncio.to_thread(kafka.restart, kafka.node_ids[-1])
+        await service.wait_ready()
+        async with asyncio.timeout(60):
+            while not await setup.predictions():
+                await asyncio.sleep(0.2)
+        assert await service.terminate() == 0
+    assert await setup.predictions() == [(SESSION_ID, 30.0, "0.0.1")]
+    assert "Traceback" not in service.output()

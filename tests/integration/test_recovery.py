@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-import uuid
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -24,63 +21,15 @@ from stream_fp.kafka.told import OWED_HEADER
 from stream_fp.service import Service
 from stream_fp.watch import ProgressWatch
 from tests.conftest import TopicFactory
-from tests.support.builders import SESSION_ID, event, tiny_metadata, tiny_stats, write_library, write_tiny_library
-from tests.support.service import ServiceProcess, running_service, start_service
-from tests.support.topics import Keyed, consumed, consumed_up_to_end, publish_all, read_all
-
-OTHER = "LUNCH_2025-07-29"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """Topics of one test, of one partition, and what points a service at them."""
-
-    broker: str
-    topic: str
-    output_topic: str
-    model: Path
-    log: Path
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        return (
-            "--session-fingerprinting", "--bootstrap-servers", self.broker, "--input-topic", self.topic,
-            "--output-topic", self.output_topic, "--dead-letter-topic", f"{self.output_topic}-dlq",
-            "--group-id", f"group-{self.topic}", "--model-path", str(self.model), "--sidecar-dir", "",
-            "--session-timeout-s", "6",
-        )  # fmt: skip
-
-    async def publish(self, *messages: dict[str, object]) -> None:
-        await publish_all(self.broker, self.topic, [keyed(message) for message in messages])
-
-    async def predictions(self) -> list[tuple[str, float, str]]:
-        """Return session, checkpoint and model version of all predictions, in their order."""
-        return [identity(record.value) for record in await read_all(self.broker, self.output_topic)]
-
-
-def keyed(message: dict[str, object]) -> Keyed:
-    return str(message["session_id"]).encode(), msgspec.json.encode(message)
-
-
-def identity(value: bytes) -> tuple[str, float, str]:
-    prediction = json.loads(value)
-    how = prediction["classification_metadata"]
-    return prediction["session_id"], how["checkpoint_pct"], how["model_version"]
-
-
-def events(first: int, last: int, session_id: str = SESSION_ID) -> list[dict[str, object]]:
-    return [event(session_id, minute=minute) for minute in range(first, last)]
+from tests.support.builders import SESSION_ID, tiny_metadata, tiny_stats, write_library
+from tests.support.service import running_service, start_service
+from tests.support.solo import OTHER, Setup, delete_topic, events, identity, new_setup, unhealthy
+from tests.support.topics import consumed, consumed_up_to_end, publish_all, read_all
 
 
 @pytest.fixture
 async def setup(broker: str, topic_factory: TopicFactory, tmp_path: Path) -> Setup:
-    return Setup(
-        broker=broker,
-        topic=await topic_factory(1, prefix="session-events"),
-        output_topic=f"fingerprints-{uuid.uuid4().hex[:8]}",
-        model=write_tiny_library(tmp_path / "v0.0.1"),
-        log=tmp_path / "log",
-    )
+    return await new_setup(broker, topic_factory, tmp_path)
 
 
 def library_of_version(folder: Path, version: str) -> Path:
@@ -354,22 +303,6 @@ async def test_member_that_the_group_does_not_know_is_reported_and_ends_the_serv
     finally:
         await admin.close()
     assert "the group does not know this member for" in health.not_alive["service"]
-
-
-async def delete_topic(broker: str, topic: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker)
-    await admin.start()
-    await admin.delete_topics([topic])
-    await admin.close()
-
-
-async def unhealthy(service: ServiceProcess) -> str:
-    """Wait until /healthz says that something is wrong, and return where."""
-    async with asyncio.timeout(30):
-        while (answer := await service.get("/healthz"))[0] != 503:
-            assert service.process.returncode is None, service.output()
-            await asyncio.sleep(0.1)
-    return answer[1].partition(":")[0]
 
 
 # --------------------------------------------------------------------------------------------------- replay of a topic

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import joblib
 import numpy as np
 import pytest
 
 from stream_fp import library as library_module
+from stream_fp.classifier import Classifier
 from stream_fp.disk import may_pass
 from stream_fp.errors import FeatureDimensionError, ModelLoadError, ModelNotFoundError
 from stream_fp.features import FEATURE_NAMES, N_FEATURES
@@ -136,6 +139,65 @@ def test_changed_file_has_another_hash_than_the_metadata_says(directory: Path, n
     path = directory / name
     path.write_bytes(path.read_bytes() + b" ")
     assert f"{name}: expected SHA-256 " in load_error(directory)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("kmeans_model.pkl", "scaler.pkl"), ("cluster_stats.json", "metadata.json")]
+)
+def test_files_that_were_exchanged_are_refused(directory: Path, one: str, other: str) -> None:
+    contents = [(directory / name).read_bytes() for name in (one, other)]
+    for name, content in zip((other, one), contents, strict=True):
+        (directory / name).write_bytes(content)
+    load_error(directory)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_of_another_library_is_refused(directory: Path, tmp_path: Path, name: str) -> None:
+    other = write_library(tmp_path / "other", {**tiny_metadata(), "created_at": "another day"}, tiny_stats())
+    for pickle_file in ("kmeans_model.pkl", "scaler.pkl"):
+        write_bomb(other / pickle_file, tmp_path / "of the other library")
+    stats = other / "cluster_stats.json"
+    stats.write_bytes(stats.read_bytes() + b" ")
+    seal(other)
+    load_library(other)
+    (directory / name).write_bytes((other / name).read_bytes())
+    load_error(directory)
+
+
+def test_pickle_that_would_do_harm_is_never_opened(directory: Path, tmp_path: Path) -> None:
+    harm = tmp_path / "harm"
+    for name in ("kmeans_model.pkl", "scaler.pkl"):
+        write_bomb(directory / name, harm)
+    load_error(directory)  # the hashes are those of the former files
+    seal(directory)
+    classifier = Classifier(load_library(directory))
+    classifier.classify(np.zeros(N_FEATURES), 30.0)
+    load_metadata(directory)
+    assert not harm.exists()
+    joblib.load(directory / "scaler.pkl")
+    assert harm.exists()  # it would have been done
+
+
+class Bomb:
+    """Pickled, it makes a folder when it is opened."""
+
+    def __init__(self, harm: Path) -> None:
+        self.harm = harm
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.makedirs, (str(self.harm), 0o777, True)
+
+
+def write_bomb(path: Path, harm: Path) -> None:
+    joblib.dump(Bomb(harm), path)
+
+
+def seal(directory: Path) -> None:
+    """Let the metadata say the hashes that the files have now."""
+    path = directory / "metadata.json"
+    metadata = json.loads(path.read_bytes())
+    metadata["sha256"] = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in FILES[1:]}
+    path.write_text(json.dumps(metadata))
 
 
 @pytest.mark.parametrize("name", ["cluster_stats.json", "kmeans_model.pkl", "scaler.pkl"])
