@@ -28,7 +28,7 @@ COMPILED_SOURCES := setup.py $(wildcard stream_fp/*.pxd stream_fp/*.py)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compile demo broker test lint types check chaos fuzz mutation soak bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
+.PHONY: help compile demo broker test lint types check chaos fuzz coverage mutation soak bench bench-quick picture dashboard reference screenshots docs audit dist sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ chaos: $(VENV)/.dev-installed $(VENV)/.compiled ## Kill, pause, scale and fence 
 fuzz: $(VENV)/.dev-installed ## Fuzz what reads bytes from outside, guided by coverage (EXECUTIONS, SEED; Linux, x86-64)
 	@$(PIP) install -e '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz --executions $(EXECUTIONS) --seed $(SEED)
+
+coverage: $(VENV)/.dev-installed ## See which lines and branches of the core the tests without a broker reach
+	@$(BIN)/python -m tests.coverage
 
 mutation: $(VENV)/.dev-installed ## Change the core in thousands of small ways, and see whether the tests notice (hours)
 	@$(PIP) install -e '.[mutation]'

@@ -5,14 +5,10 @@ The order is what correctness rests on:
 1. start the producer, which fences the former owner and ends its transaction;
 2. read the committed offset and its progress note; seek there;
 3. feed the engine, which is silent up to the published position;
-4. for each batch: write the sidecars, then publish outcomes and progress in one transaction. A crash in between
-   writes the same sidecar again.
+4. for each batch: write the sidecars, then publish outcomes and progress in one transaction (`outbox.py`). A crash in
+   between writes the same sidecar again.
 
-While there is more to read than is taken at once, the next batches are taken while a transaction is under way, and
-what they give goes into the next one: the engine may be ahead of what is committed, never the other way. Predictions
-come in bursts: before a transaction begins, what has come since is taken too.
-
-When publishing fails, producer and engine are thrown away and all four are gone through again.
+When publishing fails, producer, engine and outbox are thrown away and all four are gone through again.
 
 Where settings or model are other than those of the last commit, step 3 also asks the output topic what sessions that
 are still open have been told, and what they are owed under the new settings is published before anything else.
@@ -25,7 +21,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -44,7 +39,7 @@ from stream_fp.ledger import PartitionLedger
 from stream_fp.logs import Log, at
 from stream_fp.messages import Record
 from stream_fp.metrics import Metrics, PartitionView
-from stream_fp.outcomes import Counts, DeadLetter, Outcome, Published
+from stream_fp.outbox import FIRST_BACKOFF_S, MAX_BACKOFF_S, Commit, Outbox
 from stream_fp.predictor import Predictor
 from stream_fp.sinks.files import FileSinks
 
@@ -55,38 +50,12 @@ __all__ = ["PartitionWorker"]
 
 _logger = logging.getLogger(__name__)
 
-_FIRST_BACKOFF_S: Final = 0.2
-_MAX_BACKOFF_S: Final = 5.0
 #: Of the session time-out: two heartbeats.
 _FENCED_PAUSE: Final = 2 / 3
-#: Far behind, outcomes are gathered for so long, or until there are so many: a transaction takes the time of a thousand
-#: records, whatever is in it. Far is so many times what is taken at once: what a moment's delay of the broker piles up
-#: is less, and would be kept alive by waiting.
-_GATHER_S: Final = 0.05
-_MAX_GATHERED: Final = 500
-_FAR_BEHIND: Final = 10
-#: Sessions of many instruments cross their checkpoint within milliseconds, and what comes too late for a transaction
-#: waits for two. So where a batch brought something, there is one more look for what has come meanwhile, and so on.
-_BURST_S: Final = 0.02
+#: For what has come since a batch that brought something.
 _LOOK_MS: Final = 1
-#: More is not gathered while a transaction is under way, neither in number nor in bytes of dead letters.
-_MAX_DUE: Final = 20 * _MAX_GATHERED
-_MAX_DUE_BYTES: Final = 16 * 2**20
-#: So much longer than usual for a transaction is a sign that the broker has no time for more.
-_MAX_AHEAD_S: Final = 1.0
 #: Predictions owed after a change of settings go out in transactions of so many.
 _OWED_AT_ONCE: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Commit:
-    """Outcomes, and the state of the engine that has made them: what one transaction holds."""
-
-    outcomes: list[Outcome]
-    low_offset: int
-    position: int
-    progress: Progress
-    counts: Counts
 
 
 class PartitionWorker:
@@ -141,6 +110,7 @@ class PartitionWorker:
         )
         self._publisher: Publisher | None = None
         self._engine: Engine | None = None
+        self._outbox: Outbox | None = None
         self._intake = Intake(consumer, partition, n_at_once=settings.max_poll_records)
         self._stopping = asyncio.Event()
         model_version = classifier.library.version
@@ -153,24 +123,15 @@ class PartitionWorker:
         self.known_end: int | None = None
         #: Since when no record has been taken although some wait, as was last seen; None where that is not so.
         self.still_since_s: float | None = None
-        self._committed_position = -1
-        self._committed_at_s = 0.0
         self._rebuilding = False
         self._n_failures = 0
         self._n_refused = 0
-        self._due: list[Outcome] = []
-        self._n_due_bytes = 0
-        self._due_since_s = 0.0
-        self._looks_once_more = False
-        self._publishing: asyncio.Task[None] | None = None
-        self._publishing_since_s = 0.0
         self._state = "starting"
-        self._cannot_write = ""
 
     @property
     def not_ready(self) -> str:
         """What keeps the worker from being ready; empty where it is."""
-        return self._state or self._cannot_write
+        return self._state or ("" if self._outbox is None else self._outbox.cannot_write)
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -187,7 +148,7 @@ class PartitionWorker:
                 await self._start()
                 while not self._stopping.is_set():
                     await self._step()
-                await self._finish()
+                await self._running_outbox().flush()
                 await self._close_publisher()
             except ProducerFenced:
                 # Somebody else owns the partition, or the broker has ended a transaction that took too long. To start
@@ -202,7 +163,7 @@ class PartitionWorker:
                 if isinstance(error, TOO_LARGE):
                     is_dead_letter = self._publisher is not None and self._publisher.has_refused_dead_letter
                     self._n_refused = max(1, self._n_refused + is_dead_letter)
-                backoff_s = min(_FIRST_BACKOFF_S * 2**self._n_failures, _MAX_BACKOFF_S)
+                backoff_s = min(FIRST_BACKOFF_S * 2**self._n_failures, MAX_BACKOFF_S)
                 self._n_failures += 1
                 self._metrics.publish_failures.inc()
                 if self._stopping.is_set():
@@ -257,13 +218,24 @@ class PartitionWorker:
             already_told=None if told is None else told.covers,
             clock=time.perf_counter_ns,
         )
-        self._committed_position = -1  # that of this life; the one before may have lost its topic
         if point.is_new:
             note = self._progress(point.published_offset, point.low_offset, point.watermark_us)
             await publisher.publish([], point.low_offset, note)
         self._ledger.begin(self._engine, point.low_offset)
-        self._committed_position = point.published_offset
-        self._committed_at_s = time.monotonic()
+        self._outbox = Outbox(
+            self.name,
+            self._engine,
+            publisher,
+            position=point.published_offset,
+            progress=self._progress,
+            settings=settings,
+            metrics=self._metrics,
+            sinks=self._sinks,
+            log=self._log,
+            stopping=self._stopping,
+            committed=self._committed,
+            nothing_due=self._nothing_due,
+        )
         self._intake.seek(point.low_offset)
         self._log.info("reads from offset %d, publishes from %d", point.low_offset, point.published_offset)
         self._rebuilding = True
@@ -336,7 +308,7 @@ class PartitionWorker:
         )
         for first in range(0, len(outcomes), _OWED_AT_ONCE):
             owed = outcomes[first : first + _OWED_AT_ONCE]
-            await self._write_sidecars(owed)
+            await self._running_outbox().write_sidecars(owed)
             await publisher.publish(owed, point.low_offset, unsettled)
             self._ledger.committed(engine, engine.counts.copy(), point.low_offset, owed)
         low_offset, watermark_us = engine.low_offset or (point.published_offset, engine.watermark_us)
@@ -352,7 +324,7 @@ class PartitionWorker:
                 position = await self._consumer.position(self.partition)
                 engine.pass_over(position)
                 self._ledger.passed(position)
-                if self._publishing is None and not self._due:
+                if self._running_outbox().is_empty:
                     self.furthest = max(self.furthest, position)
 
     async def _take(self, engine: Engine, records: Sequence[Record]) -> bool:
@@ -360,15 +332,9 @@ class PartitionWorker:
         # Records that were prefetched come without a pause: let heartbeats and other partitions have their turn, and
         # the client ask for more, so that it comes while the engine is busy.
         await asyncio.sleep(0)
-        made = engine.process_all(records)
-        if made and not self._due:
-            self._due_since_s = time.monotonic()
-        self._due += made
-        for one in made:
-            if type(one) is DeadLetter:  # twice as quick as `isinstance`, for floods of them
-                self._n_due_bytes += _n_bytes_of(one.record)
-        await self._publish_due(engine, found_some=bool(made))
-        if self._publishing is None and not self._due:
+        outbox = self._running_outbox()
+        await outbox.put(engine.process_all(records), n_behind=self._batches_behind(engine))
+        if outbox.is_empty:
             self.furthest = max(self.furthest, engine.position or 0)
         self._ledger.observe_decoding(engine)
         return bool(records)
@@ -382,99 +348,29 @@ class PartitionWorker:
                 return (end - engine.position) / self._settings.max_poll_records
         return 0.0
 
-    async def _publish_due(self, engine: Engine, *, found_some: bool) -> None:
-        """Publish, and wait until it is done, unless there is more to read before or meanwhile."""
-        self._looks_once_more = False
-        n_behind = self._batches_behind(engine)
-        is_behind = n_behind > 1
-        if self._publishing is not None:
-            is_late = time.monotonic() - self._publishing_since_s >= _MAX_AHEAD_S
-            is_full = len(self._due) >= _MAX_DUE or self._n_due_bytes >= _MAX_DUE_BYTES
-            if is_behind and not (self._publishing.done() or is_late or is_full):
-                return
-            await self._published()
-        waited_s = time.monotonic() - self._committed_at_s
-        if n_behind > _FAR_BEHIND and len(self._due) < _MAX_GATHERED and waited_s < _GATHER_S:
-            return
-        if found_some and len(self._due) < _MAX_GATHERED and time.monotonic() - self._due_since_s < _BURST_S:
-            self._looks_once_more = True
-            return
-        if self._due or waited_s >= self._settings.commit_interval_s:
-            commit = self._commit_of_all_due(engine)
-            if commit is not None:
-                self._publishing = asyncio.create_task(self._publish(engine, commit), name=f"{self.name} publishing")
-                self._publishing_since_s = time.monotonic()
-                if not is_behind:
-                    await self._published()
-
-    async def _published(self) -> None:
-        """Wait for what is being published; raises what it failed with."""
-        publishing, self._publishing = self._publishing, None
-        if publishing is not None:
-            await publishing
-
-    async def _finish(self) -> None:
-        await self._published()
-        engine = self._running_engine()
-        if (commit := self._commit_of_all_due(engine)) is not None:
-            await self._publish(engine, commit)
-
     # ---------------------------------------------------------------------------------------------------- the details
 
     async def _fetch(self) -> list[Record]:
         """Return the next records, or none after the commit interval or when stopping."""
-        if self._publishing is None and not self._due:
+        outbox = self._running_outbox()
+        if outbox.is_empty:
             return await self._intake.wait(self._settings.commit_interval_s)
-        records = await self._intake.look(_LOOK_MS if self._looks_once_more else 0)
-        if records or self._looks_once_more:
+        records = await self._intake.look(_LOOK_MS if outbox.looks_once_more else 0)
+        if records or outbox.looks_once_more:
             return records
-        return await self._intake.wait(_GATHER_S)
+        return await self._intake.wait(outbox.patience_s)
 
-    def _commit_of_all_due(self, engine: Engine) -> _Commit | None:
-        """Return all that is due with the progress as it is now, or None where nothing is to be committed."""
-        low, position = engine.low_offset, engine.position
-        if low is None or position is None or position <= self._committed_position:
-            self._committed_at_s = time.monotonic()
-            if not self._rebuilding:
-                self._recovered()
-            return None
-        low_offset, watermark_us = low
-        outcomes, self._due, self._n_due_bytes = self._due, [], 0
-        return _Commit(
-            outcomes=outcomes,
-            low_offset=low_offset,
-            position=position,
-            progress=self._progress(position, low_offset, watermark_us),
-            counts=engine.counts.copy(),
-        )
-
-    async def _publish(self, engine: Engine, commit: _Commit) -> None:
-        await self._write_sidecars(commit.outcomes)
-        started_s = time.perf_counter()
-        publisher = self._running_publisher()
-        try:
-            await publisher.publish(commit.outcomes, commit.low_offset, commit.progress)
-        except BaseException:
-            if publisher.is_transactional:
-                # Or it may be committed all the same, where only the answer was lost; the next start finds out.
-                self._metrics.transactions.labels(outcome="aborted").inc()
-            raise
-        self._metrics.publish.observe(time.perf_counter() - started_s)
-        if publisher.is_transactional:
-            self._metrics.transactions.labels(outcome="committed").inc()
-            self._metrics.transaction_commit.observe(publisher.commit_s)
-        self._metrics.commits.inc()
-        self._committed_position = commit.position
-        self._committed_at_s = time.monotonic()
+    def _committed(self, commit: Commit) -> None:
         self._n_refused = 0
         self._recovered()
         self.furthest = max(self.furthest, commit.position)
-        self._ledger.committed(engine, commit.counts, commit.low_offset, commit.outcomes)
+        self._ledger.committed(self._running_engine(), commit.counts, commit.low_offset, commit.outcomes)
+
+    def _nothing_due(self) -> None:
+        if not self._rebuilding:
+            self._recovered()
 
     def _progress(self, published: int, low_offset: int, watermark_us: int | None) -> Progress:
-        if published < self._committed_position:
-            msg = f"{self.name}: published position {published} below {self._committed_position}, which is committed"
-            raise RuntimeError(msg)
         # Once no session is open from before the change, nobody has to know of it any more.
         changed_at = self._changed_at if low_offset < self._changed_at else 0
         return Progress(
@@ -487,30 +383,17 @@ class PartitionWorker:
             self._n_failures = 0
             self._state = ""
 
-    async def _write_sidecars(self, outcomes: Sequence[Outcome]) -> None:
-        """Write sidecars and minidash rows, again and again until they are written or the worker is stopped."""
-        predictions = [outcome.prediction for outcome in outcomes if isinstance(outcome, Published)]
-        backoff_s = _FIRST_BACKOFF_S
-        while predictions:
-            try:
-                await self._sinks.write(predictions)
-            except OSError as error:
-                self._metrics.sidecar_failures.inc()
-                self._cannot_write = f"cannot write sidecar or minidash: {error}"
-                if self._stopping.is_set():
-                    raise  # nothing was published: whoever takes the partition next writes them
-                self._log.warning("%s; again in %.1f s", self._cannot_write, backoff_s)
-                await self._pause(backoff_s)
-                backoff_s = min(2 * backoff_s, _MAX_BACKOFF_S)
-            else:
-                self._cannot_write = ""
-                return
-
     def _running_engine(self) -> Engine:
         if self._engine is None:
             msg = "expected a started worker"
             raise RuntimeError(msg)
         return self._engine
+
+    def _running_outbox(self) -> Outbox:
+        if self._outbox is None:
+            msg = "expected a started worker"
+            raise RuntimeError(msg)
+        return self._outbox
 
     def _running_publisher(self) -> Publisher:
         if self._publisher is None:
@@ -533,15 +416,9 @@ class PartitionWorker:
                 self._log.warning("closing the producer: %r", error)
 
     async def _abandon_publisher(self) -> None:
-        self._due, self._n_due_bytes, self._cannot_write = [], 0, ""
-        self._looks_once_more = False
-        publishing, self._publishing = self._publishing, None
-        if publishing is not None:
-            # Whether its transaction was committed, the next start finds out.
-            publishing.cancel()
-            await asyncio.wait({publishing})
-            if not publishing.cancelled():
-                publishing.exception()  # what began the abandoning was told already
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            await outbox.abandon()
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             await publisher.abandon()
@@ -555,9 +432,3 @@ class PartitionWorker:
         end = fetched if asked is None else max(asked, fetched or 0)
         still_since_s = self.still_since_s
         return self._ledger.view(end, stalled_s=0.0 if still_since_s is None else time.monotonic() - still_since_s)
-
-
-def _n_bytes_of(record: Record) -> int:
-    n_bytes = len(record.value or b"") + len(record.key or b"")
-    headers = getattr(record, "headers", ())
-    return n_bytes + sum(len(name) + len(text or b"") for name, text in headers) if headers else n_bytes

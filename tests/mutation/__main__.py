@@ -13,7 +13,6 @@ import argparse
 import fnmatch
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,7 +23,8 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+from tests.support.pure_tree import ROOT, copy_tree
+
 BUILD: Final = ROOT / "build" / "mutation"
 TREE: Final = BUILD / "tree"
 REASONS: Final = Path(__file__).parent / "survivors.toml"
@@ -46,11 +46,11 @@ def main() -> None:
     """Run; the exit status tells whether enough was noticed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", default="", help="names of mutants, as `mutmut run` takes them: engine.* for instance")
+    parser.add_argument("--only", default="", help="names of mutants as mutmut has them: engine.* for instance")
     parser.add_argument("--keep", action="store_true", help="go on with what the last run has found out")
     given = parser.parse_args()
     if not given.keep or not TREE.exists():
-        _copy_tree()
+        _prepare()
     only = [f"stream_fp.{given.only}"] if given.only else []
     environment = {**os.environ, "PYTHONPATH": ""}
     ended = subprocess.run(
@@ -62,17 +62,8 @@ def main() -> None:
     _report(_results(environment), environment)
 
 
-def _copy_tree() -> None:
-    shutil.rmtree(TREE, ignore_errors=True)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, check=True,
-    ).stdout.decode()  # fmt: skip
-    for name in listed.split("\0"):
-        if name and (ROOT / name).is_file():
-            target = TREE / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target)
+def _prepare() -> None:
+    copy_tree(TREE)
     others = sorted(path.name for path in TREE.iterdir() if path.name not in {"stream_fp", "tests", "pyproject.toml"})
     settings = {
         "source_paths": ["stream_fp"],
@@ -107,9 +98,7 @@ def _report(results: dict[str, str], environment: dict[str, str]) -> None:
             outcome in _KILLED for name, outcome in results.items() if name.startswith(f"stream_fp.{module}.")
         )
         if total := mine.total():
-            table.add_row(
-                module, f"{total:,}", f"{mine[True]:,}", f"{mine[True] / total:.1%}", f"{mine[False]:,}"
-            )
+            table.add_row(module, f"{total:,}", f"{mine[True]:,}", f"{mine[True] / total:.1%}", f"{mine[False]:,}")
     listed = []
     for name, outcome in sorted(survivors.items()):
         diff = subprocess.run(

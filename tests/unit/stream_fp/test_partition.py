@@ -15,6 +15,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from stream_fp import outbox as outbox_module
 from stream_fp import partition as module
 from stream_fp.completion import DEFAULT_SCHEDULES
 from stream_fp.config import Settings
@@ -152,7 +153,7 @@ async def test_worker_is_ready_after_a_rebuild_that_goes_over_into_publishing_ah
     told = [event(i, i, "NY_AM_2025-07-29") for i in range(7)]
     beyond = [event(7 + i, 45, "NY_AM_2025-07-29") for i in range(60)]
     point = StartingPoint(low_offset=0, published_offset=7, watermark_us=None, fingerprint="same")
-    monkeypatch.setattr(module, "_GATHER_S", 0.0)  # a rebuild of more than a few records takes longer than 50 ms
+    monkeypatch.setattr(outbox_module, "_GATHER_S", 0.0)  # a rebuild of more than a few records takes longer than 50 ms
     async with running(monkeypatch, told + beyond, point, sinks=Sinks(0.05), took_s=0.01) as (worker, publisher, _):
         for _ in range(100):
             await asyncio.sleep(0.02)
@@ -168,7 +169,7 @@ async def test_predictions_that_come_one_batch_after_another_go_into_one_transac
     """Where there is not much to read, too: what comes too late for a transaction has to wait for two."""
     burst = [event(i, 45, f"NY_AM_2025-07-29_{i}") for i in range(2 * N_AT_ONCE)]
     point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
-    monkeypatch.setattr(module, "_BURST_S", 60.0)  # however slow the machine
+    monkeypatch.setattr(outbox_module, "_BURST_S", 60.0)  # however slow the machine
     async with running(monkeypatch, burst, point, sinks=Sinks(0.0), took_s=0.01) as (_, publisher, _):
         async with asyncio.timeout(10):
             while not publisher.published:
@@ -197,17 +198,17 @@ async def test_sinks_that_take_nothing_hold_the_consumer_and_what_is_due_stays_b
         for i in range(1_200)
     ]
     point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
-    monkeypatch.setattr(module, "_MAX_AHEAD_S", 60.0)  # so that it is the number that holds it
-    monkeypatch.setattr(module, "_MAX_DUE", 200)
+    monkeypatch.setattr(outbox_module, "_MAX_AHEAD_S", 60.0)  # so that it is the number that holds it
+    monkeypatch.setattr(outbox_module, "_MAX_DUE", 200)
     sinks = HeldSinks()
     async with running(monkeypatch, stream, point, sinks=sinks, took_s=0.0) as (worker, publisher, _):
         async with asyncio.timeout(20):
-            while not sinks.n_waiting or len(worker._due) < module._MAX_DUE:
+            while not sinks.n_waiting or len(worker._running_outbox()._due) < outbox_module._MAX_DUE:
                 await asyncio.sleep(0.01)
         held_at = worker._consumer.at
         await asyncio.sleep(0.3)
         assert worker._consumer.at == held_at < len(stream)
-        assert len(worker._due) < module._MAX_DUE + N_FETCHED
+        assert len(worker._running_outbox()._due) < outbox_module._MAX_DUE + N_FETCHED
         assert sinks.n_waiting == 1
         assert publisher.published == []
         sinks.released.set()
@@ -222,7 +223,7 @@ async def test_sinks_that_take_nothing_hold_the_consumer_after_a_moment_where_li
 ) -> None:
     stream = [event(i, 45 + i // 400, f"NY_AM_2025-07-29_{i % 50}") for i in range(4_000)]
     point = StartingPoint(low_offset=0, published_offset=0, watermark_us=None, fingerprint="same")
-    monkeypatch.setattr(module, "_MAX_AHEAD_S", 0.02)
+    monkeypatch.setattr(outbox_module, "_MAX_AHEAD_S", 0.02)
     sinks = HeldSinks()
     async with running(monkeypatch, stream, point, sinks=sinks, took_s=0.0) as (worker, publisher, _):
         async with asyncio.timeout(20):
@@ -307,11 +308,11 @@ async def test_every_outcome_is_committed_once_whatever_fails_while_more_is_read
     monkeypatch.setattr(module, "find_starting_point", found)
     monkeypatch.setattr(module, "Predictor", lambda *_, **__: RecordingForecaster())
     monkeypatch.setattr(module, "fingerprint_of", lambda *_: "same")
-    monkeypatch.setattr(module, "_FIRST_BACKOFF_S", 0.001)
-    monkeypatch.setattr(module, "_MAX_BACKOFF_S", 0.002)
+    monkeypatch.setattr(module, "FIRST_BACKOFF_S", 0.001)
+    monkeypatch.setattr(module, "MAX_BACKOFF_S", 0.002)
     monkeypatch.setattr(module, "_FENCED_PAUSE", 0.0001)
-    monkeypatch.setattr(module, "_GATHER_S", rng.choice((0.0, 0.002, 0.05)))
-    monkeypatch.setattr(module, "_MAX_AHEAD_S", rng.choice((0.002, 1.0)))
+    monkeypatch.setattr(outbox_module, "_GATHER_S", rng.choice((0.0, 0.002, 0.05)))
+    monkeypatch.setattr(outbox_module, "_MAX_AHEAD_S", rng.choice((0.002, 1.0)))
     for _ in range(60):
         worker = PartitionWorker(
             TP, consumer=Consumer(stream), admin=None,
