@@ -42,6 +42,7 @@ from tests.support.broker import running_broker
 SOUND, POISONED = "sound records alone", "a record that cannot be used after each"
 WARM_UP: Final = 0.1
 TIMEOUT_S: Final = 300.0
+CPU: Final = "process_cpu_seconds_total"
 _BAD: Final = (
     (b"LONDON_2025-07-29", b'{"timestamp": "2025-07-29T08:00:00Z", "event_type": '),
     (b"LONDON_2025-07-29", b'{"timestamp": "2025-07-29T08:00:00Z", "event_type": "expansion", "price": "high"}'),
@@ -73,6 +74,7 @@ def main() -> int:
     model_path = trained_library(arguments.seed)
     offsets = expected_offsets(records, load_library(model_path))
     rates: dict[str, list[float]] = {SOUND: [], POISONED: []}
+    processor_us: dict[str, list[float]] = {SOUND: [], POISONED: []}
     with running_broker() as broker, new_topics(broker.bootstrap_servers) as one, new_topics(one.servers) as other:
         fill(one.servers, one.input, [records])
         fill(one.servers, other.input, [list(_poisoned(records))])
@@ -84,20 +86,36 @@ def main() -> int:
         }
         for _ in range(arguments.rounds):
             for name, flow in flows.items():
-                rates[name].append(asyncio.run(_follow(one.servers, flow, model_path)))
+                rate, cpu_us = asyncio.run(_follow(one.servers, flow, model_path))
+                rates[name].append(rate)
+                processor_us[name].append(cpu_us)
         figures = {
             "share_kept": 2 * ratio(rates[POISONED], rates[SOUND]),
             "poisoned_over_sound": ratio(rates[POISONED], rates[SOUND]),
+            "processor_share_kept": 2 * ratio(processor_us[SOUND], processor_us[POISONED]),
             "sound_records_per_s": statistics.median(rates[SOUND]),
             "sound_records_per_s_poisoned": statistics.median(rates[POISONED]),
         }
-        write_report("poison", arguments, figures, n_records=len(records), broker=broker.origin, samples=rates)
+        write_report("poison", arguments, figures, n_records=len(records), broker=broker.origin, samples=rates,
+                     processor_us=processor_us)  # fmt: skip
     print_table(
         f"One process, one partition, {len(records)} sound records",
-        ("", "sound records/s", "min - max"),
-        [(name, f"{statistics.median(found):,.0f}", spread(found, 0)) for name, found in rates.items()],
+        ("", "sound records/s", "min - max", "processor time of each, us", "min - max"),
+        [
+            (
+                name,
+                f"{statistics.median(rates[name]):,.0f}",
+                spread(rates[name], 0),
+                f"{statistics.median(processor_us[name]):.1f}",
+                spread(processor_us[name], 1),
+            )
+            for name in (SOUND, POISONED)
+        ],
     )
     print(f"Of their share of the full rate, half of it, sound records keep {figures['share_kept']:.2f}")
+    print(
+        f"By the service's own processor time, whatever the broker takes beside it: {figures['processor_share_kept']:.2f}"
+    )
     print(f"Of the rate at which they go alone they keep {figures['poisoned_over_sound']:.2f}")
     return 0
 
@@ -109,14 +127,19 @@ def _poisoned(records: Sequence[FileRecord]) -> Iterator[FileRecord]:
         yield FileRecord(2 * record.offset + 1, key, value)
 
 
-async def _follow(servers: str, flow: Flow, model_path: Path) -> float:
-    """Let a new group follow a topic, and return the sound records that it took a second."""
+async def _follow(servers: str, flow: Flow, model_path: Path) -> tuple[float, float]:
+    """Let a new group follow a topic; returns the sound records a second, and processor time of each in us."""
+    last = flow.offsets[-1]
+    first = next(offset for offset in flow.offsets if offset >= WARM_UP * last)
     with new_topics(servers) as made:
         mine = Topics(servers=servers, input=flow.topic, output=made.output, dead_letters=made.dead_letters)
         command = [*member_arguments(mine, model_path, sidecars=None), "--group-id", f"group-{made.input}"]
         with Reader(servers, made.output, key=source_of) as reader:
-            async with running_members(1, command):
+            async with running_members(1, command) as (member,):
+                await asyncio.to_thread(reader.wait_for, flow.offsets.index(first) + 1, TIMEOUT_S)
+                began_cpu_s, began_at = await member.total(CPU), reader.seen[-1][1]
                 await asyncio.to_thread(reader.wait_for, len(flow.offsets), TIMEOUT_S)
+                took_cpu_s = await member.total(CPU) - began_cpu_s
                 with Reader(servers, made.dead_letters) as dead_letters:
                     await asyncio.to_thread(dead_letters.wait_for, flow.n_dead, TIMEOUT_S)
                     await asyncio.to_thread(time.sleep, 1.0)  # for what should not come
@@ -127,9 +150,8 @@ async def _follow(servers: str, flow: Flow, model_path: Path) -> float:
             f"{len(dead_letters.seen)}"
         )
         raise RuntimeError(msg)
-    last = flow.offsets[-1]
-    first = next(offset for offset in flow.offsets if offset >= WARM_UP * last)
-    return 1e9 * flow.share_sound * (last - first) / (found[last] - found[first])
+    rate = 1e9 * flow.share_sound * (last - first) / (found[last] - found[first])
+    return rate, 1e6 * took_cpu_s / (flow.share_sound * (last - began_at))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,15 @@ def inputs() -> Iterator[tuple[str, Path]]:
         assert files, name
         for path in files:
             yield name, path
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+def test_what_fuzzers_have_found_worth_keeping_is_no_finding(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name](tmp_path)
+    with zipfile.ZipFile(CORPUS / f"{name}.zip") as archive:
+        assert archive.namelist()
+        for found in archive.namelist():
+            target(archive.read(found))
 
 
 @pytest.mark.parametrize(("name", "path"), list(inputs()), ids=lambda value: getattr(value, "name", value))

@@ -1,10 +1,11 @@
 """Fuzz what reads bytes from outside, guided by coverage: `make fuzz`, or
 
-    python -m tests.fuzz [TARGET ...] [--executions N] [--jobs N]
+    python -m tests.fuzz [TARGET ...] [--executions N] [--jobs N] [--keep]
 
 Each target is a process of its own that begins with the corpus in `tests/fuzz/corpus` and with what earlier runs have
-found worth keeping in `build/fuzz/corpus`. A finding ends its target, and its input is written to
-`build/fuzz/findings`; put it into the corpus, whose inputs are part of `make test`, and mend what it shows.
+found worth keeping: in `build/fuzz/corpus`, and in the zip files of the corpus, which `--keep` writes anew with the
+fewest inputs that reach as much. A finding ends its target, and its input is written to `build/fuzz/findings`; put it
+into the corpus, whose inputs are part of `make test`, and mend what it shows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+import zipfile
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +38,7 @@ _MAX_BYTES: Final = {
     "engine": 2000, "records": 500, "documents": 2000, "settings": 500, "artifacts": 64, "bars": 400,
 }  # fmt: skip
 _TIMEOUT_S: Final = 10
+_TELL_S: Final = 60.0
 _MEMORY_MB: Final = 2048
 
 
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("--executions", type=int, default=1_000_000, help="of all targets together")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="targets at a time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep what was found worth it in the corpus of the project")
     given = parser.parse_args()
     try:
         import atheris  # noqa: F401, PLC0415 - to say so before anything is begun
@@ -69,17 +73,51 @@ def main() -> None:
     source = _interpreted()
     console = Console()
     with ThreadPoolExecutor(given.jobs) as pool:
-        running = [
-            pool.submit(_run, name, round(given.executions * SHARES[name] / total), given.seed, source)
-            for name in chosen
-        ]
-        results = []
-        for one in running:
-            results.append(one.result())
-            last = results[-1]
-            console.print(f"{last.target}: {last.n_executions:,} executions, {last.finding or 'no finding'}")
+        shares = {name: round(given.executions * SHARES[name] / total) for name in chosen}
+        running = {pool.submit(_run, name, n, given.seed, source): name for name, n in shares.items()}
+        results, waiting = [], set(running)
+        while waiting:
+            done, waiting = wait(waiting, _TELL_S, FIRST_COMPLETED)
+            for one in done:
+                results.append(one.result())
+                last = results[-1]
+                console.print(f"{last.target}: {last.n_executions:,} executions, {last.finding or 'no finding'}")
+            if not done:
+                _tell_progress(console, {running[one]: shares[running[one]] for one in waiting if one.running()})
+    if given.keep:
+        for name in chosen:
+            _keep(name, source)
     _report(console, results, given.seed)
     sys.exit(any(result.finding for result in results))
+
+
+def _tell_progress(console: Console, running: dict[str, int]) -> None:
+    for name, n in running.items():
+        log = BUILD / f"{name}.log"
+        if log.exists() and (counted := re.findall(r"^#(\d+)\s", log.read_text("utf-8", "replace"), re.MULTILINE)):
+            console.print(f"{name}: {int(counted[-1]):,} of {n:,} executions")
+
+
+def _keep(name: str, source: Path) -> None:
+    """Write the fewest inputs that reach what all kept ones reach into the project's corpus."""
+    fewest = BUILD / "fewest" / name
+    shutil.rmtree(fewest, ignore_errors=True)
+    fewest.mkdir(parents=True)
+    flags = ["-merge=1", f"-max_len={_MAX_BYTES[name]}", str(fewest), str(BUILD / "corpus" / name), str(CORPUS / name)]
+    with (BUILD / f"{name}-merge.log").open("wb") as log:
+        subprocess.run(_child(name, *flags), stdout=log, stderr=log, env=_environment(source), cwd=ROOT, check=True)
+    with zipfile.ZipFile(CORPUS / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(fewest.iterdir()):
+            archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
+
+
+def _child(name: str, *flags: str) -> list[str]:
+    # -P: not from here, where the compiled ones lie.
+    return [sys.executable, "-P", "-m", "tests.fuzz.child", name, str(BUILD / "work" / name), *flags]
+
+
+def _environment(source: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
 
 
 def _interpreted() -> Path:
@@ -95,20 +133,20 @@ def _run(name: str, n_executions: int, seed: int, source: Path) -> Result:
     kept, findings, folder = BUILD / "corpus" / name, BUILD / "findings", BUILD / "work" / name
     for path in (kept, findings, folder):
         path.mkdir(parents=True, exist_ok=True)
+    if (found := CORPUS / f"{name}.zip").exists():
+        zipfile.ZipFile(found).extractall(kept)
     given = CORPUS / name
-    command = [
-        # -P: not from here, where the compiled ones lie.
-        sys.executable, "-P", "-m", "tests.fuzz.child", name, str(folder), f"-runs={n_executions}", f"-seed={seed}",
-        f"-max_len={_MAX_BYTES[name]}", f"-timeout={_TIMEOUT_S}", f"-rss_limit_mb={_MEMORY_MB}",
-        f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", str(kept), str(given),
-    ]  # fmt: skip
+    command = _child(
+        name, f"-runs={n_executions}", f"-seed={seed}", f"-max_len={_MAX_BYTES[name]}", f"-timeout={_TIMEOUT_S}",
+        f"-rss_limit_mb={_MEMORY_MB}", f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", str(kept),
+        str(given),
+    )  # fmt: skip
     if (words := CORPUS / f"{name}.dict").exists():
         command.insert(-2, f"-dict={words}")
-    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{ROOT}"}
     started_s = time.monotonic()
     log = BUILD / f"{name}.log"
     with log.open("wb") as output:
-        ended = subprocess.run(command, stdout=output, stderr=output, env=environment, cwd=ROOT, check=False)
+        ended = subprocess.run(command, stdout=output, stderr=output, env=_environment(source), cwd=ROOT, check=False)
     text = log.read_text("utf-8", "replace")
     counted = re.findall(r"stat::number_of_executed_units:\s*(\d+)", text) or re.findall(r"#(\d+)\s", text)
     features = re.findall(r"\bft: (\d+)", text)
