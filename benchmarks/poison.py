@@ -113,9 +113,7 @@ def main() -> int:
         ],
     )
     print(f"Of their share of the full rate, half of it, sound records keep {figures['share_kept']:.2f}")
-    print(
-        f"By the service's own processor time, whatever the broker takes beside it: {figures['processor_share_kept']:.2f}"
-    )
+    print(f"By the processor time of the service alone, that is {figures['processor_share_kept']:.2f}")
     print(f"Of the rate at which they go alone they keep {figures['poisoned_over_sound']:.2f}")
     return 0
 
