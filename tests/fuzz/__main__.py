@@ -3,8 +3,7 @@
     python -m tests.fuzz [TARGET ...] [--executions N] [--jobs N] [--keep]
 
 Each target is a process of its own that begins with the corpus in `tests/fuzz/corpus` and with what earlier runs have
-found worth keeping: in `build/fuzz/corpus`, and in the zip files of the corpus, which `--keep` writes anew with the
-fewest inputs that reach as much. A finding ends its target, and its input is written to `build/fuzz/findings`; put it
+found worth keeping: in `build/fuzz/corpus`, and in the zip files of the corpus, which `--keep` writes anew. A finding ends its target, and its input is written to `build/fuzz/findings`; put it
 into the corpus, whose inputs are part of `make test`, and mend what it shows.
 """
 
@@ -86,7 +85,7 @@ def main() -> None:
                 _tell_progress(console, {running[one]: shares[running[one]] for one in waiting if one.running()})
     if given.keep:
         for name in chosen:
-            _keep(name, source)
+            _keep(name)
     _report(console, results, given.seed)
     sys.exit(any(result.finding for result in results))
 
@@ -98,16 +97,10 @@ def _tell_progress(console: Console, running: dict[str, int]) -> None:
             console.print(f"{name}: {int(counted[-1]):,} of {n:,} executions")
 
 
-def _keep(name: str, source: Path) -> None:
-    """Write the fewest inputs that reach what all kept ones reach into the project's corpus."""
-    fewest = BUILD / "fewest" / name
-    shutil.rmtree(fewest, ignore_errors=True)
-    fewest.mkdir(parents=True)
-    flags = ["-merge=1", f"-max_len={_MAX_BYTES[name]}", str(fewest), str(BUILD / "corpus" / name), str(CORPUS / name)]
-    with (BUILD / f"{name}-merge.log").open("wb") as log:
-        subprocess.run(_child(name, *flags), stdout=log, stderr=log, env=_environment(source), cwd=ROOT, check=True)
-    with zipfile.ZipFile(CORPUS / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(fewest.iterdir()):
+def _keep(name: str) -> None:
+    """Write what is kept into the project's corpus."""
+    with zipfile.ZipFile(CORPUS / f"{name}.zip", "w") as archive:
+        for path in sorted((BUILD / "corpus" / name).iterdir()):
             archive.writestr(zipfile.ZipInfo(path.name), path.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
