@@ -3,8 +3,9 @@
     python -m tests.fuzz [TARGET ...] [--executions N] [--jobs N] [--keep]
 
 Each target is a process of its own that begins with the corpus in `tests/fuzz/corpus` and with what earlier runs have
-found worth keeping: in `build/fuzz/corpus`, and in the zip files of the corpus, which `--keep` writes anew. A finding ends its target, and its input is written to `build/fuzz/findings`; put it
-into the corpus, whose inputs are part of `make test`, and mend what it shows.
+found worth keeping: in `build/fuzz/corpus`, and in the zip files of the corpus, which `--keep` writes anew. A finding
+ends its target, and its input is written to `build/fuzz/findings`; put it into the corpus, whose inputs are part of
+`make test`, and mend what it shows.
 """
 
 from __future__ import annotations
