@@ -125,7 +125,8 @@ async def test_output_topic_with_too_few_replicas_holds_the_partition_until_they
     await admin.start()
     await admin.create_topics([NewTopic(setup.topic, 1, 3)])
     await admin.create_topics([NewTopic("out", 1, 3, topic_configs={"min.insync.replicas": "3"})])
-    described = await admin.describe_topics(["out", setup.topic])
+    while not all(topic["partitions"] for topic in (described := await admin.describe_topics(["out", setup.topic]))):
+        await asyncio.sleep(0.1)
     leaders = {topic["partitions"][0]["leader"] for topic in described}
     await admin.close()
     # One that leads neither, so that nothing is amiss but its copy.
