@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
@@ -125,8 +126,9 @@ async def test_output_topic_with_too_few_replicas_holds_the_partition_until_they
     await admin.start()
     await admin.create_topics([NewTopic(setup.topic, 1, 3)])
     await admin.create_topics([NewTopic("out", 1, 3, topic_configs={"min.insync.replicas": "3"})])
-    while not all(topic["partitions"] for topic in (described := await admin.describe_topics(["out", setup.topic]))):
-        await asyncio.sleep(0.1)
+    described: list[dict[str, Any]] = []
+    while not described or not all(topic["partitions"] for topic in described):
+        described = await admin.describe_topics(["out", setup.topic])
     leaders = {topic["partitions"][0]["leader"] for topic in described}
     await admin.close()
     # One that leads neither, so that nothing is amiss but its copy.
