@@ -204,6 +204,7 @@ class Engine:
         self._open.n_events = stretch.n_events
         self.counts.consumed += stretch.n_applied + stretch.n_late
         self.counts.applied += stretch.n_applied
+        stretch.error = None  # which holds on to frames, and these to records
         if stretch.n_late:
             _count(self.counts.ignored, "after_last_checkpoint", stretch.n_late)
 

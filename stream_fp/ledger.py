@@ -113,8 +113,9 @@ class PartitionLedger:
 
     def _observe(self, outcome: Published) -> None:
         metrics = self._metrics
-        timestamp_ms: int = outcome.record.timestamp  # type: ignore[attr-defined]
-        if not outcome.is_owed:  # their age says nothing of this service's speed
+        timestamp_ms: int | None = outcome.record.timestamp  # type: ignore[attr-defined]
+        # The age of those owed says nothing of this service's speed, and records of before Kafka 0.10 have no time.
+        if not outcome.is_owed and timestamp_ms is not None and timestamp_ms >= 0:
             metrics.end_to_end.observe(max(0.0, time.time() - timestamp_ms / 1000))
         metrics.published(outcome)
         self._log_prediction(outcome)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from confluent_kafka import Producer
 
 from stream_fp.kafka.consumer import Consumer
 from tests.conftest import TopicFactory
@@ -47,6 +49,26 @@ async def mixed(broker: str, topic_factory: TopicFactory) -> TopicPartition:
                     await producer.flush()
                 n_sent += n
     return TopicPartition(topic, 0)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+async def test_batches_that_another_client_compressed_are_read(
+    broker: str, topic_factory: TopicFactory, compression: str
+) -> None:
+    partition = TopicPartition(await topic_factory(1), 0)
+    values = [b"%d " % n * 100 for n in range(200)]
+    producer = Producer({"bootstrap.servers": broker, "compression.type": compression, "linger.ms": 100})
+    for value in values:
+        producer.produce(partition.topic, value, partition=0)
+    assert producer.flush(30) == 0
+    async for consumer in reading(Consumer, broker, partition, "read_committed"):
+        consumer.seek(partition, 0)
+        found: list[bytes] = []
+        async with asyncio.timeout(30):
+            while len(found) < len(values):
+                for records in (await consumer.getmany(partition, timeout_ms=500)).values():
+                    found += [record.value for record in records]
+    assert found == values
 
 
 async def reading(

@@ -32,7 +32,8 @@ pytestmark = pytest.mark.timeout(240)
 DATA: Final = (".parquet", ".csv", ".jsonl", ".npz", ".joblib", ".json", ".gz", ".zst")
 #: What the service needs, and what that needs in turn.
 ONLINE: Final = {
-    "aiokafka", "async-timeout", "click", "msgspec", "numpy", "packaging", "prometheus-client", "python-json-logger",
+    "aiokafka", "async-timeout", "click", "cramjam",
+    "msgspec", "numpy", "packaging", "prometheus-client", "python-json-logger",
     "typing-extensions", "tzdata",
 }  # fmt: skip
 USER: Final = 10001

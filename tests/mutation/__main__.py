@@ -89,6 +89,8 @@ def _results(environment: dict[str, str]) -> dict[str, str]:
 
 
 def _report(results: dict[str, str], environment: dict[str, str]) -> None:
+    if not results:
+        sys.exit("no mutant was tried")
     console = Console()
     reasons = tomllib.loads(REASONS.read_text())
     table = Table("module", "mutants", "noticed", "share", "not noticed")
